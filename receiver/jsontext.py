@@ -1,0 +1,140 @@
+"""JSON as it arrives from strangers: bounded in depth, exact in its numbers, never an exception of another kind.
+
+The standard parser accepts `NaN`, fails with RecursionError on deep input and with ValueError on very long integers,
+and forgets how a number was written. Job ids may be numbers and are compared as they are written, so numbers keep
+their text.
+"""
+
+import json
+from typing import Any
+
+MAX_DEPTH = 200
+_LONGEST_NUMBER = 400
+
+
+class NotJson(ValueError):
+    """The bytes are not a JSON text we take; the message says why in one or two words (it is stored as the reason)."""
+
+
+class Int(int):
+    """An integer that remembers how it was written (`-0` stays `-0`)."""
+
+    text: str
+
+
+class Float(float):
+    """A float that remembers how it was written (`1.0`, `1e3`)."""
+
+    text: str
+
+
+def _int(written: str) -> int | str:
+    if len(written) > _LONGEST_NUMBER:
+        return written  # kept as text: converting it costs time that grows with the square of its length
+    if written == "-0":
+        value = Int(0)
+        value.text = written
+        return value
+    return int(written)
+
+
+def _float(written: str) -> float | str:
+    value = Float(written)
+    if value in (float("inf"), float("-inf")):
+        return written  # `1e999` has no float; writing it out again must not say Infinity
+    value.text = written
+    return value
+
+
+def _constant(written: str) -> Any:
+    raise NotJson("malformed")
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    in_string = escaped = False
+    for char in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                in_string = False
+        elif char == '"':
+            in_string = True
+        elif char in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+            if deepest > MAX_DEPTH:
+                return deepest
+        elif char in "]}":
+            depth -= 1
+    return deepest
+
+
+_DECODER = json.JSONDecoder(parse_int=_int, parse_float=_float, parse_constant=_constant)
+
+
+def parse(body: bytes) -> Any:
+    """Parse a JSON text. Raises NotJson: `empty`, `bad UTF-8`, `too deep` or `malformed`."""
+    if not body.strip(b" \t\r\n"):
+        raise NotJson("empty")
+    try:
+        written = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise NotJson("bad UTF-8") from error
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(written) > MAX_DEPTH:
+        raise NotJson("too deep")
+    try:
+        return _DECODER.decode(written)
+    except NotJson:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise NotJson("malformed") from error
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Parse a JSON text that must be an object. Raises NotJson, also with `not an object`."""
+    value = parse(body)
+    if not isinstance(value, dict):
+        raise NotJson("not an object")
+    return value
+
+
+def dump(value: Any) -> str:
+    """Write JSON compactly, in ASCII (a lone surrogate stays an escape and can be stored)."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
+def identifier(value: Any) -> str | None:
+    """An id as text: a string as it is, a number as it was written; anything else (also empty) is no id.
+
+    A lone surrogate cannot be stored as text, so such a string is no id either.
+    """
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return str(getattr(value, "text", value))
+    if not isinstance(value, str) or not value:
+        return None
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return None
+    return value
+
+
+def text_at(document: Any, *path: str) -> str | None:
+    """The string at a path of object keys, or None when anything on the way is missing or of another type."""
+    value = at(document, *path)
+    return value if isinstance(value, str) else None
+
+
+def at(document: Any, *path: str) -> Any:
+    """The value at a path of object keys, or None."""
+    for key in path:
+        if not isinstance(document, dict):
+            return None
+        document = document.get(key)
+    return document
