@@ -1,0 +1,294 @@
+"""What a store promises. SQLite's ways stay in `sqlite/`; a PostgreSQL store will keep the same promises beside it.
+
+A store has three doors: `record` (a delivery, durable when it returns), `write` (one function, one transaction) and
+`read` (one function, one consistent snapshot). Inside `write` the function gets a `Tx`, whose parts speak of
+deliveries, jobs, messages, polls and sources; inside `read` it gets a `View`. Neither shows a word of SQL.
+Instants are seconds since 1970 UTC and are always handed in; a store never looks at a clock to decide anything.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from receiver.records import Delivery, DeliveryId, HistoryEntry, Job, Message, Poll, Registration, SourceState
+from receiver.states import JobState, Verdict
+from receiver.store.views import View
+
+T = TypeVar("T")
+
+
+class Deliveries(Protocol):
+    """The rows of what came in. Bodies are never changed; only verdicts are given."""
+
+    def add(self, deliveries: Sequence[Delivery]) -> None:
+        """Keep deliveries as they are. One whose id is there already is left alone (a drained spill repeats itself)."""
+        ...
+
+    def unread(self, limit: int) -> list[Delivery]:
+        """The oldest deliveries with verdict `new`, in id order."""
+        ...
+
+    def get(self, delivery_id: DeliveryId) -> Delivery | None: ...
+
+    def claim_key(self, source: str, key: str, delivery_id: DeliveryId, at: float, window_s: float | None) -> DeliveryId:
+        """Claim an event key by its unique constraint; answers the id that holds it (our own: we were first).
+
+        With a window, a claim older than that is taken over.
+        """
+        ...
+
+    def release_key(self, source: str, key: str, delivery_id: DeliveryId) -> None:
+        """Give a key back, if this delivery holds it (a quarantined delivery claims none)."""
+        ...
+
+    def decide(self, delivery: Delivery) -> None:
+        """Write the verdict, reason, event, event_key and job_id of a delivery."""
+        ...
+
+    def unhold(self, source: str, job_ids: Sequence[str]) -> int:
+        """Make held deliveries of these job ids `new` again, to be read once more. Answers how many."""
+        ...
+
+    def count_held(self, source: str) -> int: ...
+
+    def held_before(self, source: str, received_before: float, limit: int) -> list[Delivery]:
+        """Held deliveries whose time is over, oldest first, without bodies."""
+        ...
+
+
+class Jobs(Protocol):
+    """The jobs and their story. State changes go through `change` alone, guarded by what was read."""
+
+    def find(self, source: str, any_id: str) -> Job | None:
+        """A job by its id, else by its alias."""
+        ...
+
+    def add(self, job: Job) -> bool:
+        """Put a job on record; False when the id (or its alias) is on record already."""
+        ...
+
+    def change(self, old: Job, new: Job) -> bool:
+        """Write `new` if the job still has `old`'s state and revision; False means somebody was faster."""
+        ...
+
+    def unscheduled(self, source: str, limit: int) -> list[Job]:
+        """Jobs inserted from outside (SQL) that have no due time yet."""
+        ...
+
+    def due(self, source: str, now: float, limit: int) -> list[Job]:
+        """Jobs whose next question is due, longest due first."""
+        ...
+
+    def open(self, source: str, limit: int) -> list[Job]:
+        """Pending jobs, oldest registration first."""
+        ...
+
+    def count_open(self, source: str, at_most: int) -> int:
+        """How many pending jobs there are; stops counting at `at_most`."""
+        ...
+
+    def make_due(self, source: str, at: float, after: tuple[float, str] | None, limit: int) -> tuple[float, str] | None:
+        """Bring the next question of pending jobs forward to `at` (never before their own Retry-After), `limit` jobs a
+        step in registration order; answers where to go on, None at the end."""
+        ...
+
+    def overdue(self, source: str, now: float, limit: int) -> list[Job]:
+        """Pending jobs past their deadline, oldest deadline first."""
+        ...
+
+    def next_due_at(self, source: str) -> float | None:
+        """When the next job of a source is due; None when none is."""
+        ...
+
+    def note(self, entry: HistoryEntry) -> int:
+        """Append to a job's history; answers the row id."""
+        ...
+
+    def add_poll(self, poll: Poll) -> int:
+        """Keep a question asked; answers its id."""
+        ...
+
+    def delete(self, keys: Sequence[tuple[str, str]]) -> int:
+        """Retention only: forget jobs with their history and polls."""
+        ...
+
+
+class Outbox(Protocol):
+    """What the application is told. A message's payload never changes."""
+
+    def add(self, message: Message) -> bool:
+        """Stage a message; False when one with this id was staged before (it is not told twice)."""
+        ...
+
+    def claim(
+        self, now: float, until: float, limit: int, sources: Sequence[str] | None = None, *, pull: bool = False
+    ) -> list[Message]:
+        """Lease due messages until `until`, oldest first, at most one of each job: none while an earlier message of
+        the same job is undelivered. A lease that ran out counts as an attempt when it is claimed again.
+        `sources` limits to those; `pull` ignores the retry schedule (a consumer asked for it)."""
+        ...
+
+    def delivered(self, ids: Sequence[str], now: float, *, pushed: bool) -> int:
+        """Mark pending messages delivered; unknown or finished ids are ignored. `pushed` counts an attempt."""
+        ...
+
+    def retry(self, message_id: str, now: float, next_attempt_at: float, error: str) -> None:
+        """An attempt failed; try again at that time."""
+        ...
+
+    def bury(self, message_id: str, now: float, error: str) -> None:
+        """The schedule is used up, or the application said 410: dead, kept, redeliverable."""
+        ...
+
+    def revive(self, message_id: str, now: float) -> Message | None:
+        """Redeliver: pending again, due now, with its attempts from zero; None when there is no such message."""
+        ...
+
+    def extend(self, ids: Sequence[str], until: float) -> int:
+        """Renew the lease of messages that are still leased."""
+        ...
+
+    def get(self, message_id: str) -> Message | None: ...
+
+    def next_attempt_at(self) -> float | None:
+        """When the next message is due; None when none is pending."""
+        ...
+
+
+class Sources(Protocol):
+    """What must survive a restart about each source."""
+
+    def get(self, name: str) -> SourceState:
+        """The state of a source; a fresh one when nothing is kept yet."""
+        ...
+
+    def put(self, state: SourceState) -> None: ...
+
+    def take_tokens(self, name: str, now: float, per_min: float, wanted: int) -> tuple[int, float]:
+        """Take up to `wanted` tokens from the bucket (filled at per_min a minute, at most min(per_min, 10) in store).
+        Answers (tokens taken, seconds until the next one)."""
+        ...
+
+    def want_sweep(self, names: Sequence[str], at: float) -> None:
+        """Ask for every open job of these sources to be asked about at once."""
+        ...
+
+    def count_refusals(self, counts: Sequence[tuple[float, str, str, int]]) -> None:
+        """Add refusals: (minute it happened in, source or '', reason, how many)."""
+        ...
+
+    def count_acks(self, counts: Sequence[tuple[float, str, float, int, float]]) -> None:
+        """Add acknowledgement latencies: (minute, source, bucket bound le_s, how many, their sum in seconds)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long things are kept, as instants: what is older may go. None: keep."""
+
+    deliveries_before: float | None
+    messages_before: float | None
+    jobs_before: float | None
+    polls_before: float | None
+    keys_before: dict[str, float] = field(default_factory=dict)
+    """source -> instant: event keys claimed before it may go."""
+    held_before: dict[str, float] = field(default_factory=dict)
+
+
+class Meta(Protocol):
+    """Small facts about the record itself."""
+
+    def get(self, key: str) -> str | None: ...
+
+    def put(self, key: str, value: str) -> None: ...
+
+    def prune(self, retention: Retention, limit: int) -> dict[str, int]:
+        """One small step of retention: at most `limit` rows a table. Answers rows gone by table; all zero: done.
+
+        Never touches a pending job or its deliveries, an undelivered message, a held delivery, an unread one.
+        """
+        ...
+
+
+class Tx(Protocol):
+    """One transaction. Everything done through it commits together or not at all."""
+
+    deliveries: Deliveries
+    jobs: Jobs
+    outbox: Outbox
+    sources: Sources
+    meta: Meta
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHealth:
+    """How the store is, for /readyz, metrics, status and check."""
+
+    takes_writes: bool
+    why_not: str | None
+    library: str
+    journal_mode: str
+    synchronous: str
+    file_system: str
+    file_bytes: int
+    wal_bytes: int
+    spill_records: int
+    spill_bytes: int
+    spill_damaged: int
+    waiting_bytes: int
+    missing: int
+    """Rows missing against the high-water mark; 0 when none."""
+    quarantined_file: str | None
+    """Where a damaged database was moved at start; None when it was sound."""
+
+
+class Store(Protocol):
+    """The record. Thread-safe; the async methods must be called on a running event loop."""
+
+    def next_id(self) -> DeliveryId:
+        """A fresh delivery id: greater than all before it, also across restarts; sorts by arrival."""
+        ...
+
+    async def record(self, delivery: Delivery) -> None:
+        """Keep a delivery. When this returns it survives kill -9, and power loss as far as the disk keeps its word.
+        Raises StoreUnavailable when neither the database nor the spill journal took it."""
+        ...
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """Run `work` in one transaction of the one writer; its value is returned after the commit.
+
+        `work` must be quick and pure of other effects: it may be run again after a rollback. What it raises is raised
+        here, and nothing it did is kept. Raises StoreUnavailable when the database takes no writes now.
+        """
+        ...
+
+    def write_sync(self, work: Callable[[Tx], T]) -> T:
+        """`write` for a caller without an event loop (the command line)."""
+        ...
+
+    async def read(self, look: Callable[[View], T]) -> T:
+        """Run `look` on a consistent snapshot, off the event loop; it never waits for the writer."""
+        ...
+
+    def read_sync(self, look: Callable[[View], T]) -> T: ...
+
+    def on_commit(self, hook: Callable[[frozenset[str]], None]) -> None:
+        """Call `hook` (from the writer's thread) after a commit, with the names of what changed: `deliveries`, `jobs`,
+        `outbox`. A hint to look, never a promise: whoever waits must also look from time to time."""
+        ...
+
+    def health(self) -> StoreHealth: ...
+
+    def backup(self, path: str, progress: Callable[[int, int], None] | None = None) -> None:
+        """Copy the database while it is in use; the copy passes its checks. Raises StoreUnavailable."""
+        ...
+
+    def close(self) -> None:
+        """Finish what is queued, close every connection."""
+        ...
+
+
+__all__ = [
+    "Deliveries", "Job", "JobState", "Jobs", "Message", "Meta", "Outbox", "Registration", "Retention", "Sources",
+    "Store", "StoreHealth", "Tx", "Verdict", "View",
+]  # fmt: skip

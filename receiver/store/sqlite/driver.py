@@ -1,0 +1,87 @@
+"""The one place that decides which SQLite library this process uses, and how a connection is opened.
+
+Two SQLite libraries in one process break POSIX locking and lose committed rows, and sqlite-utils prefers `pysqlite3`
+by itself when it is installed; so the choice is made here, once, and everything else is handed connections.
+"""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from receiver.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    import sqlite3
+else:
+
+    def _library() -> ModuleType:
+        try:
+            return importlib.import_module("pysqlite3")
+        except ImportError:
+            return importlib.import_module("sqlite3")
+
+    sqlite3 = _library()
+
+Connection = sqlite3.Connection
+Row = tuple[Any, ...]
+
+SAFE_FOR_TWO_WRITERS = (3, 51, 3)
+"""From here on (and in the back-ports 3.44.6 and 3.50.7) the WAL-reset bug is fixed: sqlite.org/wal.html#walresetbug."""
+
+BUSY_MS = 100
+"""How long SQLite itself waits for a lock; the writer keeps trying after that, and looks at its queue in between."""
+
+
+def version() -> str:
+    """The version of the SQLite library in use."""
+    return str(sqlite3.sqlite_version)
+
+
+def two_writers_are_safe() -> bool:
+    """Whether two processes may write to one file with this library."""
+    parts = tuple(int(part) for part in version().split("."))
+    return parts >= SAFE_FOR_TWO_WRITERS or parts[:2] == (3, 44) and parts >= (3, 44, 6) or parts[:2] == (3, 50) and parts >= (3, 50, 7)
+
+
+def open_writer(path: Path) -> Connection:
+    """The writing connection: WAL, every commit synced, transactions begun by hand.
+
+    Settings are read back: a durability that was not taken is refused, not hoped for. Raises StoreUnavailable.
+    """
+    try:
+        connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA mmap_size=0")  # reads through a map would hide I/O errors as signals
+        connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer checkpoints when nobody waits for it
+        connection.execute("PRAGMA cache_size=-16000")
+        connection.execute("PRAGMA foreign_keys=ON")
+        synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"opening the database {path}: {error}; check that the file is a database and its folder can be written") from error
+    if mode != "wal" or synchronous != 2:
+        connection.close()
+        raise StoreUnavailable(
+            f"opening the database {path}: journal_mode={mode} synchronous={synchronous} where wal and 2 (FULL) are needed; "
+            "is it on a network file system?"
+        )
+    return connection
+
+
+def open_reader(path: Path) -> Connection:
+    """A connection that cannot write. Raises StoreUnavailable."""
+    try:
+        connection = sqlite3.connect(
+            f"file:{quoted(path)}?mode=ro", uri=True, timeout=2.0, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA query_only=ON")
+        connection.execute("PRAGMA cache_size=-8000")
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"opening the database {path} for reading: {error}") from error
+    return connection
+
+
+def quoted(path: Path) -> str:
+    """A path inside an SQLite file: URI."""
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
