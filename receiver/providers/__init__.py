@@ -12,7 +12,7 @@ from pathlib import Path
 from receiver.errors import ConfigError
 from receiver.providers.base import Provider
 
-_HELPERS = {"base", "signing"}
+_HELPERS = {"base", "managing", "signing"}
 _found: dict[str, Provider] = {}
 _scanned: set[str] = set()
 
