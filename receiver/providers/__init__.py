@@ -20,7 +20,8 @@ _scanned: set[str] = set()
 def _take(module: object, where: str) -> None:
     provider = getattr(module, "PROVIDER", None)
     if not isinstance(provider, Provider):
-        raise ConfigError(f"loading providers: {where} has no PROVIDER that keeps the provider protocol; see docs/write-a-provider.md")
+        met = f"{where} has no PROVIDER that keeps the provider protocol"
+        raise ConfigError(f"loading providers: {met}; see docs/write-a-provider.md")
     if _found.get(provider.name, provider) is not provider:
         raise ConfigError(f"loading providers: two files name the provider {provider.name!r} ({where}); rename one")
     _found[provider.name] = provider

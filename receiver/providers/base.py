@@ -17,14 +17,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from urllib.parse import quote, urlsplit
 
+from pydantic import BaseModel, ConfigDict
+
 from receiver import jsontext
 from receiver.records import Headers, Job
 from receiver.states import Claim, Reason
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from receiver.settings import SourceSettings
+
+LONGEST_WORD = 200
+"""Characters kept of a provider's word (event name, status): they end in columns, logs and message types."""
+
+
+class NoExtras(BaseModel):
+    """The `Settings` of a provider that understands no keys of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +111,9 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One HTTP request to the provider. `path` is relative to the source's base_url and already escaped; `url` is an
-    absolute one (a poll URL), taken only when it lies on the configured origin. Give one of the two."""
+    """One HTTP request to the provider. `path` begins with a slash, is put behind the source's base_url as it is and is
+    already escaped; `url` is an absolute one (a poll URL), taken only when it lies on the configured origin. Give one
+    of the two."""
 
     path: str | None = None
     url: str | None = None
@@ -188,7 +198,7 @@ class Provider(Protocol):
     """One provider, whole. A module in this folder has exactly one instance of it, named PROVIDER."""
 
     name: str
-    Settings: "type[BaseModel]"
+    Settings: type[BaseModel]
     """Extra keys of `[sources.NAME]` this provider alone understands; `NoExtras` when there are none."""
     default_base_url: str | None
     signed: bool
@@ -251,6 +261,21 @@ def ordinary_trouble(reply: Reply) -> Trouble | None:
     if 300 <= status < 400:
         return Trouble("redirected", f"{status}: a redirect is never followed", after)
     return Trouble("refused", f"{status}: the provider refuses the question", after)
+
+
+def word(value: Any) -> str | None:
+    """A provider's word as it is written, fit to be stored: text alone, not empty, without lone surrogates, and cut
+    at LONGEST_WORD. Words are compared through `word(value).lower()`; ids go through `jsontext.identifier` instead."""
+    if not isinstance(value, str) or not value:
+        return None
+    return value[:LONGEST_WORD].encode("utf-8", "backslashreplace").decode("utf-8")[:LONGEST_WORD]
+
+
+def event_key(*parts: str) -> str:
+    """The parts of a sending's identity as one text. Different parts never make the same key: `:` divides them, and is
+    escaped in all but the last (an id may hold one, and whoever can write ids must not be able to fake a repeat)."""
+    head = [part.replace("%", "%25").replace(":", "%3A") for part in parts[:-1]]
+    return ":".join([*head, *parts[-1:]])
 
 
 def segment(identifier: str) -> str:
