@@ -20,8 +20,9 @@ T = TypeVar("T")
 class Deliveries(Protocol):
     """The rows of what came in. Bodies are never changed; only verdicts are given."""
 
-    def add(self, deliveries: Sequence[Delivery]) -> None:
-        """Keep deliveries as they are. One whose id is there already is left alone (a drained spill repeats itself)."""
+    def add(self, deliveries: Sequence[Delivery]) -> int:
+        """Keep deliveries as they are; answers how many were new. One whose id is there already is left alone (a
+        drained spill repeats itself)."""
         ...
 
     def unread(self, limit: int) -> list[Delivery]:

@@ -77,6 +77,10 @@ class View(Protocol):
         """A message's position, for `Last-Event-ID`."""
         ...
 
+    def last_seq(self) -> int:
+        """The position of the newest message; 0 when there is none."""
+        ...
+
     def stats(self, bucket_s: int, start: float, end: float, source: str | None = None) -> list[Row]:
         """Deliveries counted by bucket, source and verdict (refusals as verdict `refused`)."""
         ...

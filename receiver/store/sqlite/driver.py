@@ -23,6 +23,8 @@ else:
 
     sqlite3 = _library()
 
+__all__ = ["Connection", "Row", "open_reader", "open_writer", "sqlite3", "two_writers_are_safe", "version"]
+
 Connection = sqlite3.Connection
 Row = tuple[Any, ...]
 
@@ -31,6 +33,9 @@ SAFE_FOR_TWO_WRITERS = (3, 51, 3)
 
 BUSY_MS = 100
 """How long SQLite itself waits for a lock; the writer keeps trying after that, and looks at its queue in between."""
+
+CHECKPOINT_PAGES = 2000
+"""The log is folded into the file whenever it has grown by this many pages of 4 KiB."""
 
 
 def version() -> str:
@@ -54,7 +59,7 @@ def open_writer(path: Path) -> Connection:
         mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA mmap_size=0")  # reads through a map would hide I/O errors as signals
-        connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer checkpoints when nobody waits for it
+        connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")  # passive: waits for nobody
         connection.execute("PRAGMA cache_size=-16000")
         connection.execute("PRAGMA foreign_keys=ON")
         synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]

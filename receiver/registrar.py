@@ -1,0 +1,149 @@
+"""Puts jobs on record: told by the application, by an operator, by a delivery, or found at the provider.
+
+Registering is idempotent: a fact that is null on record is filled in, an equal one is fine, a different one is a
+conflict and changes nothing. A job that comes on record makes the deliveries held for it readable at once. Every
+function runs inside the caller's transaction.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from receiver import clock, timetable
+from receiver.records import Delivery, DeliveryId, HistoryEntry, Job, Registration
+from receiver.settings import SourceSettings
+from receiver.states import JobState, Verdict
+from receiver.store.base import Tx
+
+RELEASED = "released"
+"""Reason of a delivery that an operator let through: it is trusted when it is read again."""
+REPLAYED = "replayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The answer to a registration: 201 new, 200 known (perhaps with facts filled in), 409 a fact differs."""
+
+    status: int
+    job: Job
+    conflicts: list[str]
+
+
+def register(tx: Tx, told: Registration, now: float, source: SourceSettings) -> Registered:
+    """Put a job on record, or fill in what was not known of it."""
+    known = tx.jobs.find(told.source, told.job_id)
+    if known is not None:
+        return _fill(tx, known, told, now, source)
+    job = Job(
+        source=told.source,
+        job_id=told.job_id,
+        registered_at=now,
+        alias=told.alias,
+        modality=told.modality,
+        submitted_at=told.submitted_at,
+        refs=told.refs,
+        metadata=told.metadata,
+        poll_url=told.poll_url,
+        registered_by=told.by,
+    )
+    job = schedule(job, source, now)
+    if not tx.jobs.add(job):
+        other = tx.jobs.find(told.source, told.alias or "")
+        return Registered(409, other or job, ["alias"])
+    tx.jobs.note(HistoryEntry(job.source, job.job_id, now, None, JobState.PENDING, None, told.by, note="registered"))
+    _welcome(tx, job)
+    return Registered(201, job, [])
+
+
+def schedule(job: Job, source: SourceSettings, now: float) -> Job:
+    """Set a job's deadline and first question; says in `last_error` why nobody can be asked about it, if so."""
+    obstacle = source.facts.cannot_ask(job, source)
+    job = timetable.scheduled(job, source, now, askable=obstacle is None)
+    return job.with_(last_error=f"cannot be asked about: {obstacle}" if obstacle else None)
+
+
+def _fill(tx: Tx, known: Job, told: Registration, now: float, source: SourceSettings) -> Registered:
+    conflicts: list[str] = []
+    filled: dict[str, Any] = {}
+    for field in ("modality", "submitted_at", "poll_url", "alias", "metadata"):
+        given, kept = getattr(told, field), getattr(known, field)
+        if given is None or _same(given, kept):
+            continue
+        if kept is None:
+            filled[field] = given
+        else:
+            conflicts.append(field)
+    refs = dict(known.refs or {})
+    for key, value in (told.refs or {}).items():
+        if refs.setdefault(key, value) != value:
+            conflicts.append(f"refs.{key}")
+    if refs != (known.refs or {}):
+        filled["refs"] = refs
+    if conflicts:
+        return Registered(409, known, conflicts)
+    vouches = told.by in ("application", "operator")
+    if vouches and not known.vouched:
+        filled["registered_by"] = told.by
+    job = known.with_(**filled)
+    if filled and job.state is JobState.PENDING:
+        fresh = schedule(job, source, now)
+        job = fresh.with_(next_poll_at=min(fresh.next_poll_at or now, known.next_poll_at or now))
+    if job != known:
+        tx.jobs.change(known, job)
+        job = tx.jobs.find(job.source, job.job_id) or job
+        if told.alias is not None and job.alias != told.alias:
+            return Registered(409, job, ["alias"])
+    if vouches:
+        _welcome(tx, job)
+    return Registered(200, job, [])
+
+
+def _same(given: Any, kept: Any) -> bool:
+    if isinstance(given, float) and isinstance(kept, float):
+        return clock.text(given) == clock.text(kept)
+    return bool(given == kept)
+
+
+def _welcome(tx: Tx, job: Job) -> None:
+    tx.deliveries.unhold(job.source, [job.job_id] + ([job.alias] if job.alias else []))
+
+
+def adopt(tx: Tx, job: Job, source: SourceSettings, now: float) -> Job | None:
+    """Put on record a job that nobody registered, found by asking; None when it is on record already. The provider's
+    answer, not a held webhook, settles it; held deliveries of it are read again all the same."""
+    job = schedule(job, source, now).with_(next_poll_at=now)
+    if not tx.jobs.add(job):
+        return None
+    tx.jobs.note(
+        HistoryEntry(job.source, job.job_id, now, None, JobState.PENDING, None, job.registered_by, note="found at the provider")
+    )
+    _welcome(tx, job)
+    return job
+
+
+def make_due(tx: Tx, job: Job, now: float) -> Job:
+    """Let the job be asked about now; never before its own Retry-After."""
+    due = job.with_(next_poll_at=max(now, job.not_before or 0.0))
+    if due != job:
+        tx.jobs.change(job, due)
+    return due
+
+
+def replay(tx: Tx, delivery_id: DeliveryId, now: float) -> Delivery | None:
+    """Let a delivery be interpreted again; None when there is no such delivery."""
+    return _reread(tx, delivery_id, REPLAYED)
+
+
+def release(tx: Tx, delivery_id: DeliveryId, now: float, who: str) -> Delivery | None:
+    """Let a quarantined or held delivery through: an operator vouches for it and for its job."""
+    return _reread(tx, delivery_id, RELEASED)
+
+
+def _reread(tx: Tx, delivery_id: DeliveryId, reason: str) -> Delivery | None:
+    delivery = tx.deliveries.get(delivery_id)
+    if delivery is None:
+        return None
+    again = Delivery(
+        **{field: getattr(delivery, field) for field in delivery.__slots__} | {"verdict": Verdict.NEW, "reason": reason}
+    )
+    tx.deliveries.decide(again)
+    return again

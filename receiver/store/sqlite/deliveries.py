@@ -1,0 +1,135 @@
+"""Statements over `deliveries` and `event_keys`."""
+
+import json
+from collections.abc import Sequence
+
+from receiver import clock
+from receiver.records import Delivery, DeliveryId, Headers
+from receiver.states import Verdict
+from receiver.store.sqlite.driver import Connection, Row
+
+COLUMNS = "id, source, received_at, remote, headers, body, body_sha256, verdict, reason, event, event_key, job_id"
+
+INSERT = f"INSERT OR IGNORE INTO deliveries ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+
+UNREAD = f"SELECT {COLUMNS} FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?"  # noqa: S608 - constants
+
+HELD_BEFORE = (
+    "SELECT id, source, received_at, remote, headers, NULL, body_sha256, verdict, reason, event, event_key, job_id"
+    " FROM deliveries WHERE verdict = 'held' AND source = ? AND received_at < ? ORDER BY id LIMIT ?"
+)
+
+
+def row_of(delivery: Delivery) -> Row:
+    """A delivery as the values of INSERT."""
+    return (
+        delivery.id,
+        delivery.source,
+        clock.text(delivery.received_at),
+        delivery.remote,
+        json.dumps(delivery.headers, ensure_ascii=True, separators=(",", ":")),
+        delivery.body,
+        delivery.body_sha256,
+        delivery.verdict.value,
+        delivery.reason,
+        delivery.event,
+        delivery.event_key,
+        delivery.job_id,
+    )
+
+
+def headers_of(written: str) -> Headers:
+    """Headers as they were kept: pairs in wire order."""
+    return tuple((str(name), str(value)) for name, value in json.loads(written))
+
+
+def delivery_of(row: Row) -> Delivery:
+    """A delivery from COLUMNS."""
+    return Delivery(
+        id=DeliveryId(row[0]),
+        source=row[1],
+        received_at=clock.instant(row[2]),
+        remote=row[3],
+        headers=headers_of(row[4]),
+        body=row[5],
+        body_sha256=row[6],
+        verdict=Verdict(row[7]),
+        reason=row[8],
+        event=row[9],
+        event_key=row[10],
+        job_id=row[11],
+    )
+
+
+class SqliteDeliveries:
+    """Keeps the promises of `base.Deliveries`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._c = connection
+
+    def add(self, deliveries: Sequence[Delivery]) -> int:
+        return self._c.executemany(INSERT, [row_of(delivery) for delivery in deliveries]).rowcount
+
+    def unread(self, limit: int) -> list[Delivery]:
+        return [delivery_of(row) for row in self._c.execute(UNREAD, (limit,))]
+
+    def get(self, delivery_id: DeliveryId) -> Delivery | None:
+        row = self._c.execute(f"SELECT {COLUMNS} FROM deliveries WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - constants
+        return delivery_of(row) if row else None
+
+    def claim_key(
+        self, source: str, key: str, delivery_id: DeliveryId, at: float, window_s: float | None
+    ) -> DeliveryId:
+        claimed = self._c.execute(
+            "INSERT OR IGNORE INTO event_keys (source, event_key, delivery_id, at) VALUES (?, ?, ?, ?)",
+            (source, key, delivery_id, clock.text(at)),
+        ).rowcount
+        if claimed:
+            return delivery_id
+        if window_s is not None:
+            taken = self._c.execute(
+                "UPDATE event_keys SET delivery_id = ?, at = ? WHERE source = ? AND event_key = ? AND at < ?",
+                (delivery_id, clock.text(at), source, key, clock.text(at - window_s)),
+            ).rowcount
+            if taken:
+                return delivery_id
+        row = self._c.execute(
+            "SELECT delivery_id FROM event_keys WHERE source = ? AND event_key = ?", (source, key)
+        ).fetchone()
+        return DeliveryId(row[0])
+
+    def release_key(self, source: str, key: str, delivery_id: DeliveryId) -> None:
+        self._c.execute(
+            "DELETE FROM event_keys WHERE source = ? AND event_key = ? AND delivery_id = ?", (source, key, delivery_id)
+        )
+
+    def decide(self, delivery: Delivery) -> None:
+        self._c.execute(
+            "UPDATE deliveries SET verdict = ?, reason = ?, event = ?, event_key = ?, job_id = ? WHERE id = ?",
+            (
+                delivery.verdict.value,
+                delivery.reason,
+                delivery.event,
+                delivery.event_key,
+                delivery.job_id,
+                delivery.id,
+            ),
+        )
+
+    def unhold(self, source: str, job_ids: Sequence[str]) -> int:
+        return sum(
+            self._c.execute(
+                "UPDATE deliveries SET verdict = 'new', reason = NULL"
+                " WHERE verdict = 'held' AND source = ? AND job_id = ?",
+                (source, job_id),
+            ).rowcount
+            for job_id in job_ids
+        )
+
+    def count_held(self, source: str) -> int:
+        row = self._c.execute("SELECT count(*) FROM deliveries WHERE verdict = 'held' AND source = ?", (source,))
+        return int(row.fetchone()[0])
+
+    def held_before(self, source: str, received_before: float, limit: int) -> list[Delivery]:
+        rows = self._c.execute(HELD_BEFORE, (source, clock.text(received_before), limit))
+        return [delivery_of(row) for row in rows]

@@ -1,0 +1,246 @@
+"""Statements over `jobs`, `job_history` and `polls`."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from receiver import clock, jsontext
+from receiver.records import HistoryEntry, Job, Poll
+from receiver.states import By, Evidence, JobState, Reason
+from receiver.store.sqlite.driver import Connection, Row, sqlite3
+
+FIELDS = (
+    "source", "job_id", "alias", "modality", "state", "reason", "decided_by", "provider_status", "submitted_at",
+    "registered_at", "next_poll_at", "deadline_at", "settled_at", "polls", "last_error", "result", "refs", "metadata",
+    "poll_url", "evidence", "revision", "registered_by", "asked_at", "not_before", "wait_s", "misses", "first_miss_at",
+    "late_polls", "last_message_id", "frozen",
+)  # fmt: skip
+COLUMNS = ", ".join(FIELDS)
+
+# Due order is the order of the index; the key makes it total, so that a page never starves its tail.
+DUE = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND next_poll_at <= ? ORDER BY next_poll_at LIMIT ?"  # noqa: S608 - constants
+OVERDUE = (
+    f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND state = 'pending' AND deadline_at <= ?"  # noqa: S608 - constants
+    " ORDER BY deadline_at LIMIT ?"
+)
+UNSCHEDULED = f"SELECT {COLUMNS} FROM jobs WHERE scheduled = 0 AND source = ? LIMIT ?"  # noqa: S608 - constants
+OPEN = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND state = 'pending' ORDER BY registered_at LIMIT ?"  # noqa: S608 - constants
+NEXT_DUE = "SELECT min(next_poll_at) FROM jobs WHERE source = ? AND next_poll_at IS NOT NULL"
+BY_ID = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND job_id = ?"  # noqa: S608 - constants
+BY_ALIAS = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND alias = ?"  # noqa: S608 - constants
+INSERT = (
+    f"INSERT OR IGNORE INTO jobs ({COLUMNS}, scheduled) VALUES ({', '.join('?' * len(FIELDS))}, 1)"  # noqa: S608 - constants
+)
+CHANGE = (
+    "UPDATE jobs SET "  # noqa: S608 - constants
+    + ", ".join(f"{field} = ?" for field in FIELDS[2:])
+    + ", scheduled = 1 WHERE source = ? AND job_id = ? AND state = ? AND revision = ?"
+)
+
+
+def _text(instant: float | None) -> str | None:
+    return None if instant is None else clock.text(instant)
+
+
+def instant_or_none(written: str | None) -> float | None:
+    """An instant from a column anybody may have written: what is no time is no fact."""
+    if written is None:
+        return None
+    try:
+        return clock.instant(written)
+    except (ValueError, OverflowError):
+        return None
+
+
+def json_or_none(written: str | None) -> Any:
+    """A JSON column parsed; text that is not JSON stays text (anybody may write the table)."""
+    if written is None:
+        return None
+    try:
+        return json.loads(written)
+    except (ValueError, RecursionError):
+        return written
+
+
+def values_of(job: Job) -> Row:
+    """A job as the values of FIELDS."""
+    return (
+        job.source,
+        job.job_id,
+        job.alias,
+        job.modality,
+        job.state.value,
+        job.reason.value if job.reason else None,
+        job.decided_by.value if job.decided_by else None,
+        job.provider_status,
+        _text(job.submitted_at),
+        clock.text(job.registered_at),
+        _text(job.next_poll_at),
+        _text(job.deadline_at),
+        _text(job.settled_at),
+        job.polls,
+        job.last_error,
+        None if job.result is None else jsontext.dump(job.result),
+        None if job.refs is None else jsontext.dump(job.refs),
+        None if job.metadata is None else jsontext.dump(job.metadata),
+        job.poll_url,
+        int(job.evidence),
+        job.revision,
+        job.registered_by,
+        _text(job.asked_at),
+        _text(job.not_before),
+        job.wait_s,
+        job.misses,
+        _text(job.first_miss_at),
+        job.late_polls,
+        job.last_message_id,
+        int(job.frozen),
+    )
+
+
+def job_of(row: Row) -> Job:
+    """A job from FIELDS."""
+    refs = json_or_none(row[16])
+    return Job(
+        source=row[0],
+        job_id=row[1],
+        alias=row[2],
+        modality=row[3],
+        state=JobState(row[4]),
+        reason=Reason(row[5]) if row[5] else None,
+        decided_by=By(row[6]) if row[6] else None,
+        provider_status=row[7],
+        submitted_at=instant_or_none(row[8]),
+        registered_at=instant_or_none(row[9]) or 0.0,
+        next_poll_at=instant_or_none(row[10]),
+        deadline_at=instant_or_none(row[11]),
+        settled_at=instant_or_none(row[12]),
+        polls=row[13],
+        last_error=row[14],
+        result=json_or_none(row[15]),
+        refs=refs if isinstance(refs, dict) else None,
+        metadata=json_or_none(row[17]),
+        poll_url=row[18],
+        evidence=Evidence(row[19]),
+        revision=row[20],
+        registered_by=row[21],
+        asked_at=instant_or_none(row[22]),
+        not_before=instant_or_none(row[23]),
+        wait_s=row[24],
+        misses=row[25],
+        first_miss_at=instant_or_none(row[26]),
+        late_polls=row[27],
+        last_message_id=row[28],
+        frozen=bool(row[29]),
+    )
+
+
+class SqliteJobs:
+    """Keeps the promises of `base.Jobs`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._c = connection
+
+    def _many(self, statement: str, *values: Any) -> list[Job]:
+        return [job_of(row) for row in self._c.execute(statement, values)]
+
+    def find(self, source: str, any_id: str) -> Job | None:
+        found = self._many(BY_ID, source, any_id) or self._many(BY_ALIAS, source, any_id)
+        return found[0] if found else None
+
+    def add(self, job: Job) -> bool:
+        return bool(self._c.execute(INSERT, values_of(job)).rowcount)
+
+    def change(self, old: Job, new: Job) -> bool:
+        guard = (old.source, old.job_id, old.state.value, old.revision)
+        try:
+            return bool(self._c.execute(CHANGE, (*values_of(new)[2:], *guard)).rowcount)
+        except sqlite3.IntegrityError:
+            if new.alias == old.alias:
+                raise
+            # Another job holds that alias: the rest of the change still stands.
+            return bool(self._c.execute(CHANGE, (*values_of(new.with_(alias=old.alias))[2:], *guard)).rowcount)
+
+    def unscheduled(self, source: str, limit: int) -> list[Job]:
+        return self._many(UNSCHEDULED, source, limit)
+
+    def due(self, source: str, now: float, limit: int) -> list[Job]:
+        return self._many(DUE, source, clock.text(now), limit)
+
+    def open(self, source: str, limit: int) -> list[Job]:
+        return self._many(OPEN, source, limit)
+
+    def count_open(self, source: str, at_most: int) -> int:
+        row = self._c.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE source = ? AND state = 'pending' LIMIT ?)", (source, at_most)
+        )
+        return int(row.fetchone()[0])
+
+    def make_due(self, source: str, at: float, after: tuple[float, str] | None, limit: int) -> tuple[float, str] | None:
+        since, job_id = after if after else (0.0, "")
+        rows = self._c.execute(
+            "SELECT rowid, registered_at, job_id FROM jobs WHERE source = ? AND state = 'pending'"
+            " AND registered_at >= ? AND (registered_at > ? OR rowid > ?) ORDER BY registered_at, rowid LIMIT ?",
+            (source, clock.text(since), clock.text(since), int(job_id or 0), limit),
+        ).fetchall()
+        due = clock.text(at)
+        self._c.executemany(
+            "UPDATE jobs SET next_poll_at = max(?, coalesce(not_before, '')) WHERE rowid = ? AND state = 'pending'"
+            " AND next_poll_at > ?",
+            [(due, row[0], due) for row in rows],
+        )
+        if len(rows) < limit:
+            return None
+        return instant_or_none(rows[-1][1]) or 0.0, str(rows[-1][0])
+
+    def overdue(self, source: str, now: float, limit: int) -> list[Job]:
+        return self._many(OVERDUE, source, clock.text(now), limit)
+
+    def next_due_at(self, source: str) -> float | None:
+        return instant_or_none(self._c.execute(NEXT_DUE, (source,)).fetchone()[0])
+
+    def note(self, entry: HistoryEntry) -> int:
+        cursor = self._c.execute(
+            "INSERT INTO job_history (source, job_id, at, from_state, to_state, reason, by, delivery_id, poll_id, note)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                entry.source,
+                entry.job_id,
+                clock.text(entry.at),
+                entry.from_state.value if entry.from_state else None,
+                entry.to_state.value,
+                entry.reason,
+                entry.by,
+                entry.delivery_id,
+                entry.poll_id,
+                entry.note,
+            ),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def add_poll(self, poll: Poll) -> int:
+        cursor = self._c.execute(
+            "INSERT INTO polls (source, job_id, at, request, http_status, outcome, latency_ms, error)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                poll.source,
+                poll.job_id,
+                clock.text(poll.at),
+                poll.request,
+                poll.http_status,
+                poll.outcome,
+                poll.latency_ms,
+                poll.error,
+            ),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def delete(self, keys: Sequence[tuple[str, str]]) -> int:
+        gone = 0
+        for table in ("job_history", "polls"):
+            self._c.executemany(f"DELETE FROM {table} WHERE source = ? AND job_id = ?", keys)  # noqa: S608 - two constants
+        for key in keys:
+            gone += self._c.execute(
+                "DELETE FROM jobs WHERE source = ? AND job_id = ? AND state <> 'pending'", key
+            ).rowcount
+        return gone

@@ -1,0 +1,142 @@
+"""Statements over `outbox`."""
+
+from collections.abc import Sequence
+
+from receiver import clock, jsontext
+from receiver.records import Message
+from receiver.store.sqlite.driver import Connection, Row
+from receiver.store.sqlite.jobs import instant_or_none
+
+COLUMNS = (
+    "id, source, job_id, type, payload, created_at, supersedes, state, attempts, next_attempt_at, delivered_at,"
+    " last_error, seq"
+)
+
+# No message goes out while an earlier one of its job is undelivered. SQLite has no SKIP LOCKED and needs none: the
+# select and the lease happen in one transaction of the one writer.
+_IN_ORDER = (
+    " AND (job_id IS NULL OR NOT EXISTS (SELECT 1 FROM outbox AS earlier WHERE earlier.state = 'pending'"
+    " AND earlier.source = outbox.source AND earlier.job_id = outbox.job_id AND earlier.seq < outbox.seq))"
+)
+_FREE = " AND (leased_until IS NULL OR leased_until <= ?)"
+_OF_SOURCES = " AND source IN (SELECT value FROM json_each(?))"
+CLAIM_PUSH = (
+    f"SELECT {COLUMNS}, leased_until FROM outbox WHERE state = 'pending' AND next_attempt_at <= ?"  # noqa: S608 - constants
+    f"{_FREE}{_IN_ORDER}{_OF_SOURCES} ORDER BY next_attempt_at, seq LIMIT ?"
+)
+CLAIM_PULL = (
+    f"SELECT {COLUMNS}, leased_until FROM outbox INDEXED BY outbox_due WHERE state = 'pending'"  # noqa: S608 - constants
+    f"{_FREE}{_IN_ORDER}{_OF_SOURCES} ORDER BY next_attempt_at, seq LIMIT ?"
+)
+CLAIM_PULL_ALL = CLAIM_PULL.replace(_OF_SOURCES, "")
+NEXT_ATTEMPT = "SELECT min(max(next_attempt_at, coalesce(leased_until, ''))) FROM (SELECT next_attempt_at, leased_until FROM outbox WHERE state = 'pending' ORDER BY next_attempt_at LIMIT 1000)"
+
+
+def message_of(row: Row) -> Message:
+    """A message from COLUMNS."""
+    return Message(
+        id=row[0],
+        source=row[1],
+        job_id=row[2],
+        type=row[3],
+        payload=row[4],
+        created_at=clock.instant(row[5]),
+        supersedes=row[6],
+        state=row[7],
+        attempts=row[8],
+        next_attempt_at=instant_or_none(row[9]),
+        delivered_at=instant_or_none(row[10]),
+        last_error=row[11],
+        seq=row[12],
+    )
+
+
+class SqliteOutbox:
+    """Keeps the promises of `base.Outbox`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._c = connection
+
+    def add(self, message: Message) -> bool:
+        cursor = self._c.execute(
+            "INSERT INTO outbox (id, source, job_id, type, payload, supersedes, created_at, next_attempt_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+            (
+                message.id,
+                message.source,
+                message.job_id,
+                message.type,
+                message.payload,
+                message.supersedes,
+                clock.text(message.created_at),
+                clock.text(message.created_at),
+            ),
+        )
+        return bool(cursor.rowcount)
+
+    def claim(
+        self, now: float, until: float, limit: int, sources: Sequence[str] | None = None, *, pull: bool = False
+    ) -> list[Message]:
+        at = clock.text(now)
+        wanted = jsontext.dump(list(sources)) if sources is not None else None
+        if pull:
+            values = (at, limit) if wanted is None else (at, wanted, limit)
+            rows = self._c.execute(CLAIM_PULL_ALL if wanted is None else CLAIM_PULL, values).fetchall()
+        else:
+            rows = self._c.execute(CLAIM_PUSH, (at, at, wanted or "[]", limit)).fetchall()
+        lease = clock.text(until)
+        self._c.executemany(
+            "UPDATE outbox SET leased_until = ?, last_attempt_at = ?,"
+            " attempts = attempts + (leased_until IS NOT NULL) WHERE seq = ?",
+            [(lease, at, row[12]) for row in rows],
+        )
+        return [message_of((*row[:8], row[8] + (row[13] is not None), *row[9:])) for row in rows]
+
+    def delivered(self, ids: Sequence[str], now: float, *, pushed: bool) -> int:
+        at = clock.text(now)
+        return sum(
+            self._c.execute(
+                "UPDATE outbox SET state = 'delivered', delivered_at = ?, attempts = attempts + ?, leased_until = NULL,"
+                " last_attempt_at = ?, last_error = NULL WHERE id = ? AND state = 'pending'",
+                (at, int(pushed), at, message_id),
+            ).rowcount
+            for message_id in ids
+        )
+
+    def retry(self, message_id: str, now: float, next_attempt_at: float, error: str) -> None:
+        self._c.execute(
+            "UPDATE outbox SET attempts = attempts + 1, leased_until = NULL, last_attempt_at = ?, next_attempt_at = ?,"
+            " last_error = ? WHERE id = ? AND state = 'pending'",
+            (clock.text(now), clock.text(next_attempt_at), error, message_id),
+        )
+
+    def bury(self, message_id: str, now: float, error: str) -> None:
+        self._c.execute(
+            "UPDATE outbox SET state = 'dead', attempts = attempts + 1, leased_until = NULL, last_attempt_at = ?,"
+            " last_error = ? WHERE id = ? AND state = 'pending'",
+            (clock.text(now), error, message_id),
+        )
+
+    def revive(self, message_id: str, now: float) -> Message | None:
+        self._c.execute(
+            "UPDATE outbox SET state = 'pending', delivered_at = NULL, attempts = 0, next_attempt_at = ?,"
+            " leased_until = NULL WHERE id = ?",
+            (clock.text(now), message_id),
+        )
+        return self.get(message_id)
+
+    def extend(self, ids: Sequence[str], until: float) -> int:
+        return sum(
+            self._c.execute(
+                "UPDATE outbox SET leased_until = ? WHERE id = ? AND state = 'pending' AND leased_until IS NOT NULL",
+                (clock.text(until), message_id),
+            ).rowcount
+            for message_id in ids
+        )
+
+    def get(self, message_id: str) -> Message | None:
+        row = self._c.execute(f"SELECT {COLUMNS} FROM outbox WHERE id = ?", (message_id,)).fetchone()  # noqa: S608 - constants
+        return message_of(row) if row else None
+
+    def next_attempt_at(self) -> float | None:
+        return instant_or_none(self._c.execute(NEXT_ATTEMPT).fetchone()[0])

@@ -1,0 +1,117 @@
+"""Takes over deliveries that the database did not take in time: writes them to the spill journal and answers them.
+
+Its own thread, because the writer may be stuck inside a sync that does not return. It looks at the oldest delivery
+nobody has answered; once that is older than `spill_after_s` (at once, while commits are known to fail) everything that
+waits goes to the journal in one sync. The writer drains the journal when the database takes commits again.
+"""
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from receiver.clock import Clock
+from receiver.errors import StoreUnavailable
+from receiver.spill import SpillError, SpillJournal
+from receiver.store.sqlite.writer import Pending
+
+log = structlog.get_logger("holdfast.store")
+
+_GROUP_S = 0.02
+"""While commits fail, deliveries are gathered this long so that one sync covers them."""
+
+
+class Spiller:
+    """Watches deliveries until somebody answers them. Every method may be called from any thread."""
+
+    def __init__(
+        self, journal: SpillJournal, clock: Clock, spill_after_s: float, failing: Callable[[], str | None]
+    ) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._after_s = spill_after_s
+        self._failing = failing
+        self._waiting: dict[int, Pending] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        self._stuck_until = 0.0
+        self.waiting_bytes = 0
+        self._thread = threading.Thread(target=self._run, name="holdfast-spill", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching; what still waits is for the writer to answer."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(timeout=10.0)
+
+    def watch(self, pending: Pending) -> None:
+        """Begin to watch a delivery."""
+        with self._lock:
+            first = not self._waiting
+            self._waiting[pending.delivery.id] = pending
+            self.waiting_bytes += len(pending.delivery.body or b"")
+        if first:
+            self._wake.set()
+
+    def settle(self, pending: Pending) -> bool:
+        """Somebody is about to answer a delivery: True for the first who says so, and only for that one."""
+        with self._lock:
+            if pending.over:
+                return False
+            pending.over = True
+            if self._waiting.pop(pending.delivery.id, None) is not None:
+                self.waiting_bytes -= len(pending.delivery.body or b"")
+            return True
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._wake.wait(0.5)
+            wait_s = self._look()
+            if wait_s is None:
+                self._wake.clear()
+                if self._waiting:
+                    self._wake.set()  # one arrived between the look and the clearing
+            else:
+                threading.Event().wait(wait_s)
+
+    def _look(self) -> float | None:
+        """Spill what waited too long. Answers the seconds until the next look, None when nothing waits."""
+        with self._lock:
+            oldest = next(iter(self._waiting.values()), None)
+        if oldest is None:
+            return None
+        now = self._clock.monotonic()
+        stuck = self._failing() is not None and now < self._stuck_until
+        patience_s = _GROUP_S if stuck else self._after_s
+        age_s = now - oldest.since
+        if age_s < patience_s:
+            return min(patience_s - age_s, 0.05)
+        with self._lock:
+            group = list(self._waiting.values())
+        self._spill(group)
+        # A database that failed a moment ago is not waited for again: the next deliveries go to the journal at once.
+        self._stuck_until = self._clock.monotonic() + 60.0
+        return 0.0 if self._waiting else None
+
+    def _spill(self, group: list[Pending]) -> None:
+        try:
+            self._journal.append([pending.delivery for pending in group])
+        except (SpillError, OSError) as error:
+            log.error("spill.failed", error=str(error), deliveries=len(group))
+            failure = StoreUnavailable(
+                f"keeping a delivery: neither the database ({self._failing()}) nor the spill journal ({error}) takes it; "
+                "free space or mend the disk"
+            )
+            for pending in group:
+                if self.settle(pending):
+                    pending.done(failure)
+            return
+        log.warning("spill.appended", deliveries=len(group), records=self._journal.records)
+        for pending in group:
+            if self.settle(pending):
+                pending.done(None)

@@ -1,0 +1,296 @@
+"""The SQLite store: one writer thread, a spill thread, and readers that never wait for either.
+
+What commits together is visible in the callers' functions handed to `write`; this file owns connections, start and
+stop. A connection belongs to one thread: sharing one hides failures.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from receiver.clock import Clock, SystemClock
+from receiver.errors import StoreUnavailable
+from receiver.marks import HighWaterMark, missing
+from receiver.records import Delivery, DeliveryId
+from receiver.spill import SpillJournal
+from receiver.store.base import StoreHealth, Tx, View
+from receiver.store.sqlite import driver, schema
+from receiver.store.sqlite.boot import inspect
+from receiver.store.sqlite.driver import Connection, sqlite3
+from receiver.store.sqlite.filesystem import file_system
+from receiver.store.sqlite.spilling import Spiller
+from receiver.store.sqlite.views import SqliteView
+from receiver.store.sqlite.writer import Pending, Work, Writer
+
+log = structlog.get_logger("holdfast.store")
+T = TypeVar("T")
+
+READERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteOptions:
+    """Where the file is and how patient the store is."""
+
+    path: Path
+    spill_dir: Path | None = None
+    spill_max_bytes: int = 1 << 30
+    spill_after_s: float = 1.0
+    max_waiting_bytes: int = 64 << 20
+    """Bodies queued for the writer together; past it `record` refuses at once."""
+
+
+class SqliteStore:
+    """Keeps the promises of `base.Store`."""
+
+    def __init__(self, options: SqliteOptions, clock: Clock | None = None) -> None:
+        self._options = options
+        self._clock: Clock = clock or SystemClock()
+        self._hooks: list[Callable[[frozenset[str]], None]] = []
+        self._id_lock = threading.Lock()
+        self._local = threading.local()
+        self._readers_open: list[Connection] = []
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="holdfast-reader")
+        self._journal = SpillJournal(
+            options.spill_dir or options.path.with_name(options.path.name + "-spill"), options.spill_max_bytes
+        )
+        self._mark = HighWaterMark(options.path.with_name(options.path.name + ".mark"))
+        self._marked = 0.0
+        self._missing = 0
+        self._recorded = 0
+        self._newest = 0
+        self._quarantined: str | None = None
+        self._closed = False
+        self._writer = Writer(options.path, self._clock, answer=self._answer, on_commit=self._committed)
+        self._spiller = Spiller(self._journal, self._clock, options.spill_after_s, lambda: self._writer.failing)
+        self._open()
+
+    # -- start and stop -----------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        path = self._options.path
+        report = inspect(path, self._clock)
+        self._quarantined = str(report.moved_to) if report.moved_to else None
+        connection = driver.open_writer(path)
+        try:
+            with contextlib.suppress(sqlite3.OperationalError):  # somebody reads or writes: the log is folded in later
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            schema.migrate(connection)
+            self._catch_up(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise StoreUnavailable(
+                f"opening the database {path}: {error}; check that nobody holds it and that its folder can be written"
+            ) from error
+        except StoreUnavailable:
+            connection.close()
+            raise
+        self._writer.on_idle = self._idle
+        self._writer.start(connection)
+        self._spiller.start()
+        self._log_durability(connection)
+
+    def _catch_up(self, connection: Connection) -> None:
+        """Where ids and counts go on from, and whether rows are missing that an earlier life had committed."""
+        last = int(connection.execute("SELECT coalesce(max(id), 0) FROM deliveries").fetchone()[0])
+        kept = int(connection.execute("SELECT count(*) FROM deliveries").fetchone()[0])
+        gone = connection.execute("SELECT value FROM meta WHERE key = 'deliveries.pruned'").fetchone()
+        self._recorded = kept + int(gone[0] if gone else 0)
+        mark = self._mark.read()
+        if mark is not None:
+            self._missing = missing(mark, last, self._recorded) or 0
+            if self._missing:
+                log.error(
+                    "store.rows_missing",
+                    missing=self._missing,
+                    what="deliveries that were acknowledged are missing from the database; see docs/reliability.md",
+                )
+        self._newest = last
+        self._last_id = max(last, self._journal.last_id, mark.last_id if mark else 0)
+
+    def _log_durability(self, connection: Connection) -> None:
+        kind, remote = file_system(self._options.path)
+        log.info(
+            "store.opened",
+            path=str(self._options.path),
+            journal_mode="wal",
+            synchronous="FULL",
+            file_system=kind,
+            sqlite=driver.version(),
+            spill_records=self._journal.records,
+        )
+        if remote:
+            log.warning("store.network_file_system", file_system=kind, what="WAL needs a local disk: sqlite.org/wal.html")
+        if self._quarantined:
+            log.error("store.damaged_file_moved", to=self._quarantined, what="a fresh database was begun beside it")
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.close()
+        self._spiller.close()
+        self._readers.shutdown(wait=True)
+        for connection in self._readers_open:
+            connection.close()
+        with contextlib.suppress(OSError):
+            self._mark.sync()
+
+    # -- deliveries ---------------------------------------------------------------------------------------------
+
+    def next_id(self) -> DeliveryId:
+        with self._id_lock:
+            self._last_id = max(self._last_id + 1, int(self._clock.now() * 1000) << 20)
+            return DeliveryId(self._last_id)
+
+    def submit(self, delivery: Delivery, done: Callable[[StoreUnavailable | None], object]) -> None:
+        """Queue a delivery; `done` is called from another thread once it is durable, or with the reason it is not."""
+        if self._spiller.waiting_bytes + len(delivery.body or b"") > self._options.max_waiting_bytes:
+            raise StoreUnavailable("keeping a delivery: too much waits for the disk already; the sender should try again")
+        pending = Pending(delivery, done, self._clock.monotonic())
+        self._spiller.watch(pending)
+        self._writer.put(pending)
+
+    def _answer(self, pending: Pending, error: StoreUnavailable | None) -> None:
+        if self._spiller.settle(pending):
+            pending.done(error)
+
+    async def record(self, delivery: Delivery) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self.submit(delivery, lambda error: loop.call_soon_threadsafe(_resolve, future, None, error))
+        await future
+
+    def record_sync(self, delivery: Delivery) -> None:
+        """`record` for a caller without an event loop."""
+        future: Future[None] = Future()
+        self.submit(delivery, lambda error: future.set_exception(error) if error else future.set_result(None))
+        future.result()
+
+    # -- work and looks -----------------------------------------------------------------------------------------
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._put_work(work, lambda value, error: loop.call_soon_threadsafe(_resolve, future, value, error))
+        return await future
+
+    def write_sync(self, work: Callable[[Tx], T]) -> T:
+        future: Future[T] = Future()
+        self._put_work(work, lambda value, error: future.set_exception(error) if error else future.set_result(value))
+        return future.result()
+
+    def _put_work(self, work: Callable[[Tx], Any], done: Callable[[Any, BaseException | None], object]) -> None:
+        if self._closed:
+            raise StoreUnavailable("writing to the database: it is closed")
+        self._writer.put(Work(work, done, self._clock.monotonic()))
+
+    async def read(self, look: Callable[[View], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._look, look)
+
+    def read_sync(self, look: Callable[[View], T]) -> T:
+        return self._readers.submit(self._look, look).result()
+
+    def _look(self, look: Callable[[View], T]) -> T:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = driver.open_reader(self._options.path)
+            self._readers_open.append(connection)
+        try:
+            connection.execute("BEGIN")
+            try:
+                return look(SqliteView(connection))
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self._local.connection = None
+            self._readers_open.remove(connection)
+            connection.close()
+            raise StoreUnavailable(f"reading the database {self._options.path}: {error}; see `holdfast check`") from error
+
+    def on_commit(self, hook: Callable[[frozenset[str]], None]) -> None:
+        self._hooks.append(hook)
+
+    # -- called on the writer's thread --------------------------------------------------------------------------
+
+    def _committed(self, deliveries: Sequence[Delivery], added: int) -> None:
+        if added:
+            self._recorded += added
+            self._newest = max(self._newest, max(delivery.id for delivery in deliveries))
+            with contextlib.suppress(OSError):  # a mark that cannot be written under-reports; it never blocks
+                self._mark.note(self._newest, self._recorded)
+        changed = frozenset(("deliveries",) if deliveries else ("jobs", "outbox"))
+        for hook in self._hooks:
+            hook(changed)
+
+    def _idle(self) -> None:
+        if self._journal.records and self._writer.failing is None:
+            report = self._journal.drain(self._writer.insert)
+            log.info("spill.drained", records=report.inserted, damaged=report.damaged)
+        now = self._clock.monotonic()
+        if now - self._marked >= 1.0:
+            self._marked = now
+            with contextlib.suppress(OSError):
+                self._mark.sync()
+
+    # -- looking after it ---------------------------------------------------------------------------------------
+
+    def health(self) -> StoreHealth:
+        path = self._options.path
+        return StoreHealth(
+            takes_writes=self._writer.failing is None and not self._closed,
+            why_not=self._writer.failing,
+            library=driver.version(),
+            journal_mode="wal",
+            synchronous="FULL",
+            file_system=file_system(path)[0],
+            file_bytes=_size(path),
+            wal_bytes=_size(path.with_name(path.name + "-wal")),
+            spill_records=self._journal.records,
+            spill_bytes=self._journal.size_bytes,
+            spill_damaged=self._journal.damaged,
+            waiting_bytes=self._spiller.waiting_bytes,
+            missing=self._missing,
+            quarantined_file=self._quarantined,
+        )
+
+    def backup(self, path: str, progress: Callable[[int, int], None] | None = None) -> None:
+        """Copy in steps over a connection of its own; the writer goes on meanwhile."""
+        try:
+            source, target = driver.open_reader(self._options.path), sqlite3.connect(path)
+            try:
+                source.backup(
+                    target, pages=2048, progress=lambda _status, left, total: progress and progress(total - left, total)
+                )
+                answer = target.execute("PRAGMA quick_check").fetchone()[0]
+            finally:
+                source.close()
+                target.close()
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"backing up to {path}: {error}; is the folder there and writable?") from error
+        if answer != "ok":
+            raise StoreUnavailable(f"backing up to {path}: the copy did not pass its check ({answer})")
+
+
+def _resolve(future: "asyncio.Future[Any]", value: Any, error: BaseException | None) -> None:
+    if future.done():  # the caller stopped waiting; what was committed stays committed
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(value)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

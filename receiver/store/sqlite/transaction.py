@@ -1,0 +1,132 @@
+"""One transaction of the writing connection, in the words of `base.Tx`; and the small facts in `meta`."""
+
+from receiver import clock
+from receiver.store.base import Retention
+from receiver.store.sqlite.deliveries import SqliteDeliveries
+from receiver.store.sqlite.driver import Connection
+from receiver.store.sqlite.jobs import SqliteJobs
+from receiver.store.sqlite.outbox import SqliteOutbox
+from receiver.store.sqlite.sources import SqliteSources
+
+
+class SqliteMeta:
+    """Keeps the promises of `base.Meta`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._c = connection
+
+    def get(self, key: str) -> str | None:
+        row = self._c.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else None
+
+    def put(self, key: str, value: str) -> None:
+        self._c.execute(
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, value),
+        )
+
+    def prune(self, retention: Retention, limit: int) -> dict[str, int]:
+        gone = {
+            "deliveries": self._prune_deliveries(retention, limit),
+            "event_keys": self._prune_keys(retention, limit),
+            "outbox": self._prune_outbox(retention, limit),
+            "jobs": self._prune_jobs(retention, limit),
+            "polls": self._prune_polls(retention, limit),
+        }
+        return {table: rows for table, rows in gone.items() if rows}
+
+    def _prune_deliveries(self, retention: Retention, limit: int) -> int:
+        if retention.deliveries_before is None:
+            return 0
+        # Ids are made from the time of arrival and never run behind it, so the id bounds the search; the cursor keeps
+        # a step from walking again over rows that must stay (unread, held, of a pending job).
+        newest = int(retention.deliveries_before * 1000) << 20
+        start = int(self.get("prune.deliveries") or 0)
+        rows = self._c.execute(
+            "SELECT id, verdict, source, job_id, received_at FROM deliveries WHERE id > ? AND id < ? ORDER BY id LIMIT ?",
+            (start, newest, limit),
+        ).fetchall()
+        if not rows:
+            if start:
+                self.put("prune.deliveries", "0")
+            return 0
+        before = clock.text(retention.deliveries_before)
+        doomed = [row[0] for row in rows if row[4] < before and not self._protected(row[1], row[2], row[3])]
+        self._c.executemany("DELETE FROM deliveries WHERE id = ?", [(delivery_id,) for delivery_id in doomed])
+        self._forget(len(doomed))
+        kept = len(rows) - len(doomed)
+        self.put("prune.deliveries", str(rows[-1][0]) if kept and len(rows) == limit else "0")
+        return len(doomed) or (kept if len(rows) == limit else 0)
+
+    def _forget(self, rows: int) -> None:
+        self.put("deliveries.pruned", str(int(self.get("deliveries.pruned") or 0) + rows))
+
+    def _protected(self, verdict: str, source: str, job_id: str | None) -> bool:
+        if verdict in ("new", "held"):
+            return True
+        if job_id is None:
+            return False
+        row = self._c.execute(
+            "SELECT state FROM jobs WHERE source = ? AND job_id = ? UNION ALL"
+            " SELECT state FROM jobs WHERE source = ? AND alias = ?",
+            (source, job_id, source, job_id),
+        ).fetchone()
+        return row is not None and row[0] == "pending"
+
+    def _prune_keys(self, retention: Retention, limit: int) -> int:
+        return sum(
+            self._c.execute(
+                "DELETE FROM event_keys WHERE (source, event_key) IN (SELECT source, event_key FROM event_keys"
+                " INDEXED BY event_keys_age WHERE source = ? AND at < ? LIMIT ?)",
+                (source, clock.text(before), limit),
+            ).rowcount
+            for source, before in retention.keys_before.items()
+        )
+
+    def _prune_outbox(self, retention: Retention, limit: int) -> int:
+        if retention.messages_before is None:
+            return 0
+        before = clock.text(retention.messages_before)
+        return sum(
+            self._c.execute(
+                "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox INDEXED BY outbox_done WHERE state = ?"
+                " AND created_at < ? AND coalesce(last_attempt_at, created_at) < ? LIMIT ?)",
+                (state, before, before, limit),
+            ).rowcount
+            for state in ("delivered", "dead")
+        )
+
+    def _prune_jobs(self, retention: Retention, limit: int) -> int:
+        if retention.jobs_before is None:
+            return 0
+        keys = self._c.execute(
+            "SELECT source, job_id FROM jobs WHERE settled_at < ? AND NOT EXISTS (SELECT 1 FROM outbox"
+            " WHERE outbox.state = 'pending' AND outbox.source = jobs.source AND outbox.job_id = jobs.job_id) LIMIT ?",
+            (clock.text(retention.jobs_before), limit),
+        ).fetchall()
+        return SqliteJobs(self._c).delete(keys)
+
+    def _prune_polls(self, retention: Retention, limit: int) -> int:
+        if retention.polls_before is None:
+            return 0
+        gone = self._c.execute(
+            "DELETE FROM polls WHERE id IN (SELECT id FROM polls ORDER BY id LIMIT ?) AND at < ?",
+            (limit, clock.text(retention.polls_before)),
+        ).rowcount
+        for table in ("refusals", "acknowledgements"):
+            self._c.execute(
+                f"DELETE FROM {table} WHERE bucket_start < ?",  # noqa: S608 - two constants
+                (clock.text(retention.polls_before),),
+            )
+        return gone
+
+
+class SqliteTx:
+    """The parts of one transaction. It lives on the writer's thread and ends with the transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.deliveries = SqliteDeliveries(connection)
+        self.jobs = SqliteJobs(connection)
+        self.outbox = SqliteOutbox(connection)
+        self.sources = SqliteSources(connection)
+        self.meta = SqliteMeta(connection)
