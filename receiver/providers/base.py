@@ -291,8 +291,10 @@ def origin(url: str) -> tuple[str, str, int] | None:
         port = parts.port
     except ValueError:
         return None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None or "\\" in url:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         return None
+    if "\\" in url or " " in url or not url.isprintable():
+        return None  # parsers differ in what they make of these, and the one that sends is not the one that judged
     return parts.scheme, parts.hostname.lower(), port or (443 if parts.scheme == "https" else 80)
 
 
