@@ -141,7 +141,6 @@ class GapScan:
     """What the provider's delivery log holds for a window."""
 
     records: tuple[DeliveryRecord, ...]
-    stats: tuple[StatsBucket, ...] = ()
     pages: int = 0
     complete: bool = True
     """False: the log was not read to its end, so what is not here may still exist."""
@@ -152,6 +151,9 @@ class GapScan:
 Scanning = Generator[Question, Reply | None, GapScan]
 """Yield a Question and be sent its Reply; the return value is what was seen."""
 
+Counting = Generator[Question, Reply | None, tuple[StatsBucket, ...] | None]
+"""Likewise; None when the answer cannot be read."""
+
 
 @runtime_checkable
 class Scanner(Protocol):
@@ -159,6 +161,10 @@ class Scanner(Protocol):
 
     def gap_scan(self, source: "SourceSettings", start: float, end: float) -> Scanning:
         """Read the log for a window of instants. Never raises on any reply."""
+        ...
+
+    def delivery_stats(self, source: "SourceSettings", start: float, end: float) -> Counting:
+        """Read the provider's own counts for a window: one question, a cheap look before a whole scan."""
         ...
 
     def gaps(self, scan: GapScan, arrived: Collection[str]) -> list[DeliveryRecord]:
