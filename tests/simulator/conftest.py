@@ -58,8 +58,9 @@ class Run:
 
     async def start(self, name: str = "omnifence", faults: dict[str, Any] | None = None, **changes: Any) -> Simulator:
         """A running simulator; jobs take 20 ms and nothing is limited unless said otherwise."""
-        given = {"job_duration_s": (0.02, 0.02), "failed_share": 0.0, "quota_per_min": 0, **changes}
-        simulator = SIMULATORS[name](Settings(faults=Faults().changed(faults or {}), **given))
+        given: dict[str, Any] = {"job_duration_s": (0.02, 0.02), "failed_share": 0.0, "quota_per_min": 0, **changes}
+        clock = given.pop("clock", None)
+        simulator = SIMULATORS[name](Settings(faults=Faults().changed(faults or {}), **given), clock)
         await self._stack.enter_async_context(simulator.running())
         return simulator
 
