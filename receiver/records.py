@@ -73,8 +73,9 @@ class Job:
     late_polls: int = 0
     """Polls made after the job was called stale."""
     last_message_id: str | None = None
-    frozen: bool = False
-    """The provider waits for a person (OmniAI AWAITING_APPROVAL): the deadline clock stands still."""
+    remaining_s: float | None = None
+    """The provider waits for a person (OmniAI AWAITING_APPROVAL): the deadline clock stands still, with so much left
+    on it; None while it runs."""
 
     @property
     def started_at(self) -> float:

@@ -68,13 +68,15 @@ def _fill(tx: Tx, known: Job, told: Registration, now: float, source: SourceSett
         given, kept = getattr(told, field), getattr(known, field)
         if given is None or _same(given, kept):
             continue
-        if kept is None:
+        if kept is None or not known.vouched:  # what a delivery or a list told gives way to the application's word
             filled[field] = given
         else:
             conflicts.append(field)
     refs = dict(known.refs or {})
     for key, value in (told.refs or {}).items():
-        if refs.setdefault(key, value) != value:
+        if not known.vouched:
+            refs[key] = value
+        elif refs.setdefault(key, value) != value:
             conflicts.append(f"refs.{key}")
     if refs != (known.refs or {}):
         filled["refs"] = refs

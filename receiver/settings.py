@@ -33,8 +33,9 @@ from receiver.settings_base import (
     TokenSecret,
     wrong,
 )
-from receiver.settings_source import ReconcileOverrides, SourceSettings, Timeouts
+from receiver.settings_source import ReconcileOverrides, SourceSettings
 from receiver.settings_standard import StandardSettings
+from receiver.settings_timeouts import Timeouts
 
 __all__ = [
     "AlertSettings",

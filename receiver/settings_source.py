@@ -34,6 +34,7 @@ from receiver.settings_base import (
     wrong,
 )
 from receiver.settings_standard import StandardSettings
+from receiver.settings_timeouts import DEFAULT_TIMEOUTS, Modality, Timeouts, filled
 
 if TYPE_CHECKING:
     from receiver.providers.base import Provider
@@ -41,25 +42,13 @@ if TYPE_CHECKING:
 
 Trust = Literal["payload", "known", "verify"]
 
-DEFAULT_FAIL_AFTER_S = 900.0
-"""For a modality that neither the source nor its provider knows (contract, section 10)."""
-DEFAULT_POLL_AFTER_S = 300.0
-"""A third of it, as the providers' own figures have it for video."""
-
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]{1,100}")
-_MODALITY_LENGTH = 64
 
 
 def _header(value: str) -> str:
     if not _HEADER.fullmatch(value):
         raise wrong("is not the name of an HTTP header", "as in X-Webhook-Secret")
     return value.lower()
-
-
-def _modality(value: str) -> str:
-    if not 0 < len(value) <= _MODALITY_LENGTH or not value.isprintable():
-        raise wrong("is not the name of a modality", f"as in timeouts.video; at most {_MODALITY_LENGTH} characters")
-    return value
 
 
 def _provider(value: str) -> str:
@@ -70,24 +59,6 @@ def _provider(value: str) -> str:
         near = difflib.get_close_matches(value.lower(), names, n=1)
         raise wrong("is not a provider", f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(names)}")
     return value
-
-
-class Timeouts(Table):
-    """When to start asking about a job, and when to give it up. A key left out takes the provider's figure."""
-
-    poll_after_s: SecondsOrZero | None = None
-    """No word for so long: start asking."""
-    fail_after_s: Seconds | None = None
-    """One last question after so long, then `failed`, `stale`."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        faults = Faults("timeouts")
-        if self.poll_after_s is not None and self.fail_after_s is not None and self.poll_after_s > self.fail_after_s:
-            met = f"asking would begin ({self.poll_after_s:g} s) after the job has failed ({self.fail_after_s:g} s)"
-            faults.add("poll_after_s", met, "poll_after_s is at most fail_after_s", "fail_after_s")
-        faults.raise_any()
-        return self
 
 
 class ReconcileOverrides(Table):
@@ -141,7 +112,7 @@ class SourceSettings(ReconcileOverrides):
     """Tightens `intake.ack_budget_s`."""
     app_url: PushUrl | None = None
     app_secret: SigningSecret | None = None
-    timeouts: dict[Annotated[str, AfterValidator(_modality)], Timeouts] = {}
+    timeouts: dict[Modality, Timeouts] = {}
     """Per modality; `default` is for every modality that neither this table nor the provider names."""
 
     _name: str = PrivateAttr(default="")
@@ -190,9 +161,11 @@ class SourceSettings(ReconcileOverrides):
         if self.trust == "verify" and self.api_key is None:
             faults.add("trust", '"verify" needs an api_key', "set api_key, or leave trust out", "api_key")
         if self.secret is not None and not self.can_check_secret:
-            met = f"{self.provider} sends nothing that a secret could check" if self._standard is None else ""
-            todo = "remove it, and set path_token instead"
-            faults.add("secret", met or '`verify = "none"` checks no secret', todo, "verify")
+            if self._standard is not None:
+                faults.add("secret", '`verify = "none"` checks no secret', "remove it, or set verify", "verify")
+            else:
+                met = f"{self.provider} has no header of its own to look for a secret in"
+                faults.add("secret", met, "set secret_header, or remove it and set path_token", "secret_header")
         if self.api_key is not None and self.effective_base_url is None:
             faults.add("base_url", "is required: an api_key goes to one origin alone", "name the provider's URL")
         if self._standard is not None:
@@ -223,8 +196,11 @@ class SourceSettings(ReconcileOverrides):
 
     @property
     def can_check_secret(self) -> bool:
-        """Whether a secret, if configured, would really be checked on a delivery."""
-        return self._standard.verify != "none" if self._standard is not None else self.facts.signed
+        """Whether a secret, if configured, can be checked: a sender that has no header for it needs `secret_header`."""
+        if self._standard is not None:
+            return self._standard.verify != "none"
+        needs_header: bool = getattr(self.facts, "needs_secret_header", not self.facts.signed)
+        return self.secret_header is not None or not needs_header
 
     @property
     def checks_secret(self) -> bool:
@@ -268,8 +244,8 @@ class SourceSettings(ReconcileOverrides):
         known = self.facts.default_timeouts.get(modality or "default")
         if known is None:
             fallback = self.timeouts.get("default", Timeouts())
-            known = _filled(fallback, self.facts.default_timeouts.get("default", _DEFAULT))
-        return _filled(mine, known)
+            known = filled(fallback, self.facts.default_timeouts.get("default", DEFAULT_TIMEOUTS))
+        return filled(mine, known)
 
     def reconcile(self, defaults: "ReconcileSettings") -> "ReconcileSettings":
         """`[reconcile]` as it holds for this source. Raises ValidationError when the two contradict each other."""
@@ -277,17 +253,6 @@ class SourceSettings(ReconcileOverrides):
         return type(defaults).model_validate(
             defaults.model_dump() | {key: value for key, value in mine.items() if value is not None}
         )
-
-
-_DEFAULT = (DEFAULT_POLL_AFTER_S, DEFAULT_FAIL_AFTER_S)
-
-
-def _filled(mine: Timeouts, known: tuple[float, float]) -> tuple[float, float]:
-    """What is left out taken from `known`, moved where it would contradict what was said."""
-    poll, fail = mine.poll_after_s, mine.fail_after_s
-    if fail is None:
-        fail = known[1] if poll is None else max(known[1], poll)
-    return (min(known[0], fail) if poll is None else poll), fail
 
 
 def extras_model(provider: str) -> type[BaseModel] | None:

@@ -43,13 +43,22 @@ def postponed(
     deadline while that lies ahead."""
     wait, taken = next_wait_s(job, rules, chance)
     due = now + taken
-    if job.deadline_at is not None and job.deadline_at > now and not job.frozen:
+    if job.deadline_at is not None and job.deadline_at > now:
         due = min(due, job.deadline_at)
     not_before = None
     if retry_after_s is not None:
         not_before = now + min(retry_after_s, rules.retry_after_max_s)
         due = max(due, not_before)
     return job.with_(wait_s=wait, next_poll_at=due, not_before=not_before)
+
+
+def frozen(job: Job, now: float, *, stands_still: bool) -> Job:
+    """Stop the deadline clock (somebody at the provider is waited for), or let it run on with what was left."""
+    if stands_still and job.remaining_s is None and job.deadline_at is not None:
+        return job.with_(remaining_s=max(0.0, job.deadline_at - now), deadline_at=None)
+    if not stands_still and job.remaining_s is not None:
+        return job.with_(deadline_at=now + job.remaining_s, remaining_s=None)
+    return job
 
 
 def late_look_at(job: Job, rules: ReconcileSettings, now: float) -> float | None:

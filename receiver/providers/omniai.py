@@ -321,11 +321,8 @@ class OmniAI:
     def submitted(self, method: str, path: str, document: Any, source: "SourceSettings") -> list[Submitted]:
         """An upload tells of its documents (3.2). Its `actionLogId` is another job, and not their alias."""
         listed = jsontext.at(document, "documents")
-        if (
-            method.upper() != "POST"
-            or path.partition("?")[0].strip("/") != "api/v1/documents"
-            or not isinstance(listed, list)
-        ):
+        uploads = method.upper() == "POST" and path.partition("?")[0].strip("/") == "api/v1/documents"
+        if not uploads or not isinstance(listed, list):
             return []
         refs = _lead(jsontext.at(document, "leadId"))
         found = (jsontext.identifier(jsontext.at(row, "id")) for row in listed)

@@ -25,10 +25,6 @@ class Deliveries(Protocol):
         drained spill repeats itself)."""
         ...
 
-    def unread(self, limit: int) -> list[Delivery]:
-        """The oldest deliveries with verdict `new`, in id order."""
-        ...
-
     def get(self, delivery_id: DeliveryId) -> Delivery | None: ...
 
     def claim_key(self, source: str, key: str, delivery_id: DeliveryId, at: float, window_s: float | None) -> DeliveryId:
@@ -42,8 +38,9 @@ class Deliveries(Protocol):
         """Give a key back, if this delivery holds it (a quarantined delivery claims none)."""
         ...
 
-    def decide(self, delivery: Delivery) -> None:
-        """Write the verdict, reason, event, event_key and job_id of a delivery."""
+    def decide(self, delivery: Delivery, expected: Verdict | None = None) -> bool:
+        """Write the verdict, reason, event, event_key and job_id of a delivery. With `expected` only if that is its
+        verdict still: False means somebody else was faster."""
         ...
 
     def unhold(self, source: str, job_ids: Sequence[str]) -> int:
@@ -88,9 +85,12 @@ class Jobs(Protocol):
         """How many pending jobs there are; stops counting at `at_most`."""
         ...
 
-    def make_due(self, source: str, at: float, after: tuple[float, str] | None, limit: int) -> tuple[float, str] | None:
-        """Bring the next question of pending jobs forward to `at` (never before their own Retry-After), `limit` jobs a
-        step in registration order; answers where to go on, None at the end."""
+    def make_due(
+        self, source: str, at: float, wait_until: float, after: tuple[float, str] | None, limit: int
+    ) -> tuple[float, str] | None:
+        """Bring the next question of pending jobs forward to `at`; never before their own Retry-After, as far as that
+        lies before `wait_until` (one beyond it comes from a clock that was wrong). `limit` jobs a step, in
+        registration order; answers where to go on, None at the end."""
         ...
 
     def overdue(self, source: str, now: float, limit: int) -> list[Job]:
@@ -150,6 +150,10 @@ class Outbox(Protocol):
         ...
 
     def get(self, message_id: str) -> Message | None: ...
+
+    def bring_forward(self, latest: float) -> int:
+        """The wall clock stepped back: no pending message waits, or is leased, beyond `latest`."""
+        ...
 
     def next_attempt_at(self) -> float | None:
         """When the next message is due; None when none is pending."""
@@ -214,11 +218,16 @@ class Meta(Protocol):
 class Tx(Protocol):
     """One transaction. Everything done through it commits together or not at all."""
 
-    deliveries: Deliveries
-    jobs: Jobs
-    outbox: Outbox
-    sources: Sources
-    meta: Meta
+    @property
+    def deliveries(self) -> Deliveries: ...
+    @property
+    def jobs(self) -> Jobs: ...
+    @property
+    def outbox(self) -> Outbox: ...
+    @property
+    def sources(self) -> Sources: ...
+    @property
+    def meta(self) -> Meta: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ rows arrive. Rows are plain JSON-ready dictionaries with the columns of CONTRACT
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from receiver.records import DeliveryId
+from receiver.records import Delivery, DeliveryId
 
 Row = dict[str, Any]
 
@@ -91,6 +91,11 @@ class View(Protocol):
 
     def tallies(self) -> dict[tuple[str, str, str], int]:
         """Kept counts: (kind, source, state) -> n; kinds `jobs`, `settled`, `outbox`, `deliveries`, `polls`."""
+        ...
+
+    def next_unread(self, limit: int, max_bytes: int) -> list[Delivery]:
+        """The oldest deliveries with verdict `new`, in id order: at most `limit`, and at most `max_bytes` of bodies (but
+        always one)."""
         ...
 
     def unread(self) -> int:

@@ -13,6 +13,7 @@ COLUMNS = "id, source, received_at, remote, headers, body, body_sha256, verdict,
 INSERT = f"INSERT OR IGNORE INTO deliveries ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 
 UNREAD = f"SELECT {COLUMNS} FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?"  # noqa: S608 - constants
+UNREAD_SIZES = "SELECT length(body) FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?"
 
 HELD_BEFORE = (
     "SELECT id, source, received_at, remote, headers, NULL, body_sha256, verdict, reason, event, event_key, job_id"
@@ -70,9 +71,6 @@ class SqliteDeliveries:
     def add(self, deliveries: Sequence[Delivery]) -> int:
         return self._c.executemany(INSERT, [row_of(delivery) for delivery in deliveries]).rowcount
 
-    def unread(self, limit: int) -> list[Delivery]:
-        return [delivery_of(row) for row in self._c.execute(UNREAD, (limit,))]
-
     def get(self, delivery_id: DeliveryId) -> Delivery | None:
         row = self._c.execute(f"SELECT {COLUMNS} FROM deliveries WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - constants
         return delivery_of(row) if row else None
@@ -103,9 +101,10 @@ class SqliteDeliveries:
             "DELETE FROM event_keys WHERE source = ? AND event_key = ? AND delivery_id = ?", (source, key, delivery_id)
         )
 
-    def decide(self, delivery: Delivery) -> None:
-        self._c.execute(
-            "UPDATE deliveries SET verdict = ?, reason = ?, event = ?, event_key = ?, job_id = ? WHERE id = ?",
+    def decide(self, delivery: Delivery, expected: Verdict | None = None) -> bool:
+        decided = self._c.execute(
+            "UPDATE deliveries SET verdict = ?, reason = ?, event = ?, event_key = ?, job_id = ?"
+            " WHERE id = ? AND verdict = coalesce(?, verdict)",
             (
                 delivery.verdict.value,
                 delivery.reason,
@@ -113,8 +112,10 @@ class SqliteDeliveries:
                 delivery.event_key,
                 delivery.job_id,
                 delivery.id,
+                expected.value if expected else None,
             ),
         )
+        return bool(decided.rowcount)
 
     def unhold(self, source: str, job_ids: Sequence[str]) -> int:
         return sum(

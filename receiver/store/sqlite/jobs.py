@@ -13,7 +13,7 @@ FIELDS = (
     "source", "job_id", "alias", "modality", "state", "reason", "decided_by", "provider_status", "submitted_at",
     "registered_at", "next_poll_at", "deadline_at", "settled_at", "polls", "last_error", "result", "refs", "metadata",
     "poll_url", "evidence", "revision", "registered_by", "asked_at", "not_before", "wait_s", "misses", "first_miss_at",
-    "late_polls", "last_message_id", "frozen",
+    "late_polls", "last_message_id", "remaining_s",
 )  # fmt: skip
 COLUMNS = ", ".join(FIELDS)
 
@@ -94,7 +94,7 @@ def values_of(job: Job) -> Row:
         _text(job.first_miss_at),
         job.late_polls,
         job.last_message_id,
-        int(job.frozen),
+        job.remaining_s,
     )
 
 
@@ -131,7 +131,7 @@ def job_of(row: Row) -> Job:
         first_miss_at=instant_or_none(row[26]),
         late_polls=row[27],
         last_message_id=row[28],
-        frozen=bool(row[29]),
+        remaining_s=row[29],
     )
 
 
@@ -176,7 +176,9 @@ class SqliteJobs:
         )
         return int(row.fetchone()[0])
 
-    def make_due(self, source: str, at: float, after: tuple[float, str] | None, limit: int) -> tuple[float, str] | None:
+    def make_due(
+        self, source: str, at: float, wait_until: float, after: tuple[float, str] | None, limit: int
+    ) -> tuple[float, str] | None:
         since, job_id = after if after else (0.0, "")
         rows = self._c.execute(
             "SELECT rowid, registered_at, job_id FROM jobs WHERE source = ? AND state = 'pending'"
@@ -185,9 +187,9 @@ class SqliteJobs:
         ).fetchall()
         due = clock.text(at)
         self._c.executemany(
-            "UPDATE jobs SET next_poll_at = max(?, coalesce(not_before, '')) WHERE rowid = ? AND state = 'pending'"
-            " AND next_poll_at > ?",
-            [(due, row[0], due) for row in rows],
+            "UPDATE jobs SET next_poll_at = max(?, min(coalesce(not_before, ''), ?)) WHERE rowid = ?"
+            " AND state = 'pending' AND next_poll_at > ?",
+            [(due, clock.text(wait_until), row[0], due) for row in rows],
         )
         if len(rows) < limit:
             return None

@@ -138,5 +138,13 @@ class SqliteOutbox:
         row = self._c.execute(f"SELECT {COLUMNS} FROM outbox WHERE id = ?", (message_id,)).fetchone()  # noqa: S608 - constants
         return message_of(row) if row else None
 
+    def bring_forward(self, latest: float) -> int:
+        at = clock.text(latest)
+        return self._c.execute(
+            "UPDATE outbox SET next_attempt_at = min(next_attempt_at, ?), leased_until = min(leased_until, ?)"
+            " WHERE state = 'pending' AND (next_attempt_at > ? OR leased_until > ?)",
+            (at, at, at, at),
+        ).rowcount
+
     def next_attempt_at(self) -> float | None:
         return instant_or_none(self._c.execute(NEXT_ATTEMPT).fetchone()[0])

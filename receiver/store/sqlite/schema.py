@@ -75,7 +75,7 @@ CREATE TABLE jobs (
   first_miss_at TEXT,
   late_polls INTEGER NOT NULL DEFAULT 0,
   last_message_id TEXT,
-  frozen INTEGER NOT NULL DEFAULT 0,
+  remaining_s REAL,
   scheduled INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (source, job_id),
   CHECK ((state = 'pending') = (settled_at IS NULL)),

@@ -12,7 +12,7 @@ import structlog
 
 from receiver.clock import Clock
 from receiver.errors import StoreUnavailable
-from receiver.spill import SpillError, SpillJournal
+from receiver.spill import SpillFailed, SpillJournal
 from receiver.store.sqlite.writer import Pending
 
 log = structlog.get_logger("holdfast.store")
@@ -101,7 +101,7 @@ class Spiller:
     def _spill(self, group: list[Pending]) -> None:
         try:
             self._journal.append([pending.delivery for pending in group])
-        except (SpillError, OSError) as error:
+        except (SpillFailed, OSError) as error:
             log.error("spill.failed", error=str(error), deliveries=len(group))
             failure = StoreUnavailable(
                 f"keeping a delivery: neither the database ({self._failing()}) nor the spill journal ({error}) takes it; "

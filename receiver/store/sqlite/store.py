@@ -33,6 +33,8 @@ log = structlog.get_logger("holdfast.store")
 T = TypeVar("T")
 
 READERS = 4
+_RECORDED = frozenset(("deliveries",))
+_WORKED = frozenset(("deliveries", "jobs", "outbox"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,14 +229,14 @@ class SqliteStore:
             self._newest = max(self._newest, max(delivery.id for delivery in deliveries))
             with contextlib.suppress(OSError):  # a mark that cannot be written under-reports; it never blocks
                 self._mark.note(self._newest, self._recorded)
-        changed = frozenset(("deliveries",) if deliveries else ("jobs", "outbox"))
+        changed = _RECORDED if deliveries else _WORKED
         for hook in self._hooks:
             hook(changed)
 
     def _idle(self) -> None:
         if self._journal.records and self._writer.failing is None:
             report = self._journal.drain(self._writer.insert)
-            log.info("spill.drained", records=report.inserted, damaged=report.damaged)
+            log.info("spill.drained", records=report.records, damaged=len(report.damaged))
         now = self._clock.monotonic()
         if now - self._marked >= 1.0:
             self._marked = now

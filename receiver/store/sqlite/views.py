@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from receiver import clock, jsontext
-from receiver.records import DeliveryId
+from receiver.records import Delivery, DeliveryId
 from receiver.store.sqlite import deliveries, jobs, outbox
 from receiver.store.sqlite.driver import Connection
 from receiver.store.sqlite.jobs import instant_or_none, json_or_none
@@ -21,7 +21,7 @@ _MESSAGE = (
 )
 _MOST_PARTS = 500
 """How many rows of each kind one job's story shows; a job with more is shown by its newest."""
-_HIDDEN = ("evidence", "wait_s", "frozen")
+_HIDDEN = ("evidence", "wait_s", "remaining_s")
 _DAY_S = 86_400.0
 
 DELIVERIES = (
@@ -230,6 +230,16 @@ class SqliteView:
 
     def tallies(self) -> dict[tuple[str, str, str], int]:
         return {(row[0], row[1], row[2]): row[3] for row in self._c.execute("SELECT kind, source, state, n FROM tallies")}
+
+    def next_unread(self, limit: int, max_bytes: int) -> list[Delivery]:
+        room = max_bytes
+        count = 0
+        for (size,) in self._c.execute(deliveries.UNREAD_SIZES, (limit,)):
+            room -= size or 0
+            if room < 0 and count:
+                break
+            count += 1
+        return [deliveries.delivery_of(row) for row in self._c.execute(deliveries.UNREAD, (count,))] if count else []
 
     def unread(self) -> int:
         return int(self._one("SELECT count(*) FROM deliveries WHERE verdict = 'new'"))

@@ -1,0 +1,1 @@
+"""The roof: what people touch. Command line, client, simulator, demo."""

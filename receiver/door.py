@@ -1,0 +1,113 @@
+"""The public listener's application, in raw ASGI: read a request within its bounds, let intake judge it, answer.
+
+Owns the order "path, method, headers, then body": whoever has no business here is told so before a byte of his body
+is read. It does as little work a request as it can; there is no framework between the socket and the judgement.
+Bounds on heads, connections and silence are the server's (`receiver.guard`); what is said here is complete anyway,
+also under another ASGI server.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from receiver import answers
+from receiver.admission import Claim
+from receiver.answers import Answer
+from receiver.intake import Intake, Visit
+from receiver.providers.base import RawRequest
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_PLAIN = (b"", b"identity")
+
+
+class Door:
+    """The ASGI application of the public listener."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._max_body_bytes = intake.settings.max_body_bytes
+        self._body_timeout_s = intake.settings.body_timeout_s
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"the public listener speaks HTTP only, not {scope['type']!r}")
+        try:
+            answer = await self._answer(scope, receive)
+        except Exception as error:  # noqa: BLE001 - our own mistake must not look like an answer of the wire's
+            answer = self._intake.failed(error)
+        if answer is not None:
+            await send(answer.start)
+            await send(answer.body)
+
+    async def _answer(self, scope: Message, receive: Receive) -> Answer | None:
+        """The answer to a request; None when its sender left before the body was complete."""
+        path: bytes = scope["raw_path"]
+        if path == b"/healthz":
+            return answers.ALIVE if scope["method"] in ("GET", "HEAD") else answers.GET_ONLY
+        visit = self._intake.find(path)
+        if isinstance(visit, Answer):
+            return visit
+        announced = self._judge_head(scope)
+        if isinstance(announced, Answer):
+            return self._intake.refuse(visit, announced)
+        claim = self._intake.claim(visit, announced)
+        if claim is None:
+            return self._intake.shed(visit)
+        taken = False
+        try:
+            body = await self._read_in_time(visit, receive, claim)
+            if not isinstance(body, bytes):
+                return body
+            taken = True
+            headers = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
+            client = scope.get("client")
+            return await self._intake.take(visit, RawRequest(headers, body), client[0] if client else "unix", claim)
+        finally:
+            if not taken:
+                claim.release()
+
+    def _judge_head(self, scope: Message) -> int | Answer:
+        """What the method and the headers alone decide; else how many bytes of body are announced."""
+        if scope["method"] != "POST":
+            return answers.POST_ONLY
+        announced = hosts = lengths = 0
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                if not value.isdigit() or len(value) > 15:
+                    return answers.BAD_REQUEST
+                announced = int(value)
+                lengths += 1
+            elif name == b"host":
+                hosts += 1
+            elif name == b"content-encoding" and any(part.strip() not in _PLAIN for part in value.lower().split(b",")):
+                return answers.ENCODED
+        if hosts > 1 or lengths > 1:
+            return answers.BAD_REQUEST
+        return announced if announced <= self._max_body_bytes else answers.TOO_LARGE
+
+    async def _read_in_time(self, visit: Visit, receive: Receive, claim: Claim) -> bytes | Answer | None:
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                return await self._read(visit, receive, claim)
+        except TimeoutError:
+            return self._intake.refuse(visit, answers.TOO_SLOW)
+
+    async def _read(self, visit: Visit, receive: Receive, claim: Claim) -> bytes | Answer | None:
+        """The whole body: never more than the cap, nor than there is room for. None when the sender left."""
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            part, more = message.get("body", b""), message.get("more_body", False)
+            size += len(part)
+            if size > self._max_body_bytes:
+                return self._intake.refuse(visit, answers.TOO_LARGE)
+            if not claim.cover(size):
+                return self._intake.shed(visit)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)

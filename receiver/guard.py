@@ -1,0 +1,362 @@
+"""HTTP/1.1 on one connection, with a bound on everything a stranger can make us keep or wait for.
+
+uvicorn's httptools protocol reads strictly but has no deadline for a head, none for a body nobody reads, no bound on
+heads and trailers (Kludex/uvicorn#157), and lets one read of 256 KiB start thousands of pipelined requests. This adds
+those bounds, refuses a request that can be read in two ways, and closes so that an early answer is not lost to a
+reset. It judges the wire alone: no path, no source, no body. Deadlines are kept by `receiver.connections`.
+"""
+
+import asyncio
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from receiver import answers
+from receiver.answers import Answer
+from receiver.connections import Connections, Limits, Phase
+from receiver.exchange import Exchange
+
+_SLICE_BYTES = 4096
+"""The parser is fed in slices of this size where several requests may lie in one read, and waits after the first."""
+_DRY_BYTES = 32_768
+"""Chunk extensions and trailers may bring this many bytes in a row without one byte of body."""
+_STASH_BYTES = 65_536
+
+
+class Floor:
+    """What all connections of one listener share."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.connections: Connections[Guard] = Connections(limits)
+        self.draining = False
+        """The listener stops: every answer is the last on its connection."""
+        self.cut: dict[str, int] = {}
+        """Connections ended by us, by why."""
+
+    def count(self, why: str) -> None:
+        self.cut[why] = self.cut.get(why, 0) + 1
+
+    def sweep(self, now: float) -> None:
+        """End every connection that is past the limit of its phase."""
+        for connection, phase in self.connections.late(now):
+            self.count(phase.name.lower())
+            connection.too_late(phase)
+
+
+class _Refused(Exception):  # noqa: N818 - not an error: it stops the parser, nothing else does
+    """The head was refused; nothing behind it may be read."""
+
+
+class Guard(HttpToolsProtocol):
+    """One connection. Made by the server for each, with the listener's Floor."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        floor: Floor,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._floor = floor
+        self._limits = floor.limits
+        self._closing = False
+        self._in_body = False
+        self._spoken = False
+        """Whether a whole head ever came."""
+        self._head_bytes = 0
+        self._begun_bytes = 0
+        """Bytes of the head that is being read, as fed; counts what the parser still keeps to itself."""
+        self._body_bytes = 0
+        self._left_bytes = 0
+        self._dry_bytes = 0
+        self._stash = b""
+        self._hosts = self._codings = 0
+        self._unclear: Answer | None = None
+
+    # -- the connection ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        floor = self._floor
+        if len(floor.connections) >= self._limits.max_connections and (victim := floor.connections.dispensable()):
+            floor.count("too_many")
+            victim.cut()
+        floor.connections.enter(self, Phase.FRESH, self.loop.time())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._floor.connections.leave(self)
+        self._closing, self._stash = True, b""
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio asks whether to stay open
+        if self._limits.half_close and not self._closing and not self._in_body and self._unanswered():
+            self._last_answer()
+            return True
+        return None
+
+    def _unanswered(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _last_answer(self) -> None:
+        """Whatever is being answered is the last; nothing more is read for it to answer."""
+        self._stash = b""
+        last = self.pipeline[0][0] if self.pipeline else self.cycle
+        last.keep_alive = False
+
+    def _settle(self) -> None:
+        """Tell the Floor which phase this connection is in now."""
+        if self._closing:
+            phase = Phase.CLOSING
+        elif self.flow.write_paused:
+            phase = Phase.STUCK
+        elif self._in_body:
+            phase = Phase.BODY
+        elif self._unanswered():
+            phase = Phase.BUSY
+        elif self._begun_bytes:
+            phase = Phase.HEAD
+        else:
+            phase = Phase.IDLE if self._spoken else Phase.FRESH
+        self._floor.connections.enter(self, phase, self.loop.time())
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._settle()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._settle()
+
+    # -- bytes in ------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return  # answered already; it is read only so that the answer is not lost to a reset
+        if self._stash:
+            self._stash += data
+            if len(self._stash) > _STASH_BYTES:
+                self.flow.pause_reading()
+            return
+        if len(data) <= _SLICE_BYTES and not self.pipeline:
+            self._feed(data)
+        else:
+            self._feed_slices(data)
+        if not self._closing:
+            self._settle()
+
+    def _feed_slices(self, data: bytes) -> None:
+        """Feed what came; what lies behind a request that waits for its turn is kept back."""
+        at = 0
+        while at < len(data) and not self._closing:
+            if self.pipeline:
+                self._stash = data[at:]
+                self.flow.pause_reading()
+                return
+            step = max(_SLICE_BYTES, self._left_bytes if self._in_body else 0)
+            self._feed(data[at : at + step])
+            at += step
+
+    def _feed(self, data: bytes) -> None:
+        was_body, before = self._in_body, self._body_bytes
+        if not was_body:
+            self._begun_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # No other protocol is spoken here; the request was answered as it is, and the next one may follow.
+            if self.scope["method"] == "CONNECT":
+                self._last_answer()
+            elif rest := data[upgrade.args[0] :]:
+                self._begun_bytes = 0
+                self._feed(rest)
+            return
+        except httptools.HttpParserError:
+            if not self._closing:
+                self._floor.count("bad_request")
+                self.refuse(answers.BAD_REQUEST)
+            return
+        if self._in_body:
+            self._dry_bytes = self._dry_bytes + len(data) if was_body and self._body_bytes == before else 0
+            if self._dry_bytes > _DRY_BYTES:
+                self._floor.count("trailers")
+                self.refuse(answers.HEAD_TOO_LARGE)
+        elif self._begun_bytes > self._limits.max_head_bytes and not self._unanswered():
+            self._floor.count("head_too_large")
+            self.refuse(answers.HEAD_TOO_LARGE)
+
+    # -- the parser's callbacks ----------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = self._hosts = self._codings = 0
+        self._unclear = None
+
+    def on_url(self, url: bytes) -> None:
+        self._head_bytes += len(url)
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:
+            return  # a trailer: nothing of ours is decided by what comes behind the body
+        self._head_bytes += len(name) + len(value) + 4
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"transfer-encoding":
+            self._codings += 1
+            if value.lower() != b"chunked" or self._codings > 1:
+                self._unclear = answers.UNKNOWN_CODING
+        elif name == b"content-length":
+            if not value.isdigit() or len(value) > 18:
+                self._unclear = answers.BAD_REQUEST
+            else:
+                self._left_bytes = int(value)
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
+        self._spoken = True
+        if refusal := self._judge_head(version):
+            self.refuse(refusal)
+            raise _Refused
+        scope = self.scope
+        scope["method"] = self.parser.get_method().decode("ascii")
+        if version != "1.1":
+            scope["http_version"] = version
+        path, query = _split(self.url)
+        scope["raw_path"], scope["query_string"] = path, query
+        text = path.decode("latin-1")
+        scope["path"] = unquote(text) if "%" in text else text
+        before = self.cycle
+        self.cycle = Exchange(self, keep_alive=version == "1.1" and self.parser.should_keep_alive())
+        self._in_body, self._body_bytes, self._dry_bytes = True, 0, 0
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def _judge_head(self, version: str) -> Answer | None:
+        """Why this head is not taken, or None. What two readers may read differently is refused (RFC 9112, 11.2)."""
+        if self._head_bytes > self._limits.max_head_bytes:
+            self._floor.count("head_too_large")
+            return answers.HEAD_TOO_LARGE
+        if self._unclear is None and (
+            version not in ("1.1", "1.0")
+            or self._hosts > 1
+            or (self._hosts == 0 and version == "1.1")
+            or (self._codings and version == "1.0")
+        ):
+            self._unclear = answers.BAD_REQUEST
+        if self._unclear is not None:
+            self._floor.count("bad_request")
+        return self._unclear
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        self._left_bytes -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        self._begun_bytes = self._left_bytes = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self._closing or self.transport.is_closing():
+            return
+        if self.pipeline:
+            following, app = self.pipeline.pop()
+            self._start_asgi_task(following, app)
+        elif stash := self._stash:
+            self._stash = b""
+            self._feed_slices(stash)
+        if not self.pipeline and not self._stash and not self._closing:
+            self.flow.resume_reading()
+        self._settle()
+
+    # -- the way out ---------------------------------------------------------------------------------------------
+
+    def wants_more(self) -> bool:
+        """Whether reading on serves the request that is being answered, and not a later one."""
+        return not self.pipeline and not self._stash
+
+    def close(self) -> None:
+        """The answer is out and it was the last. A sender that is still sending is let finish for a moment: closing
+        under it would reset the connection, and the answer with it."""
+        if self._closing:
+            return
+        self._closing, self._stash = True, b""
+        if (self._in_body or self._begun_bytes) and not self.transport.is_closing() and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        else:
+            self.transport.close()
+        self._settle()
+
+    def refuse(self, answer: Answer) -> None:
+        """Answer on the wire's own behalf, as the last thing on this connection. A request read before and not yet
+        answered comes first; then the connection ends without a word, for an answer now would be taken for its own."""
+        cycle = self.cycle
+        if self._in_body and cycle is not None and not self.pipeline:
+            if not cycle.response_started and not cycle.disconnected:
+                self.transport.write(answer.raw())
+            cycle.disconnected = True
+            cycle.message_event.set()
+        elif self._unanswered():
+            if self._in_body:  # the broken one is last in the queue: nobody will answer it
+                self.pipeline.popleft()
+            self._in_body, self._begun_bytes = False, 0
+            self._last_answer()
+            self.flow.pause_reading()
+            return
+        else:
+            self.transport.write(answer.raw())
+        self._begun_bytes = self._begun_bytes or 1
+        self.close()
+
+    def too_late(self, phase: Phase) -> None:
+        """A deadline has passed."""
+        if phase is Phase.IDLE:
+            self.close()
+        elif phase is Phase.BODY and self._unanswered() and not self.cycle.response_started:
+            self.refuse(answers.TOO_SLOW)
+        else:
+            self.cut()
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        self._closing = True
+        self._floor.connections.leave(self)
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        """The server stops: close now, or with the answer that is under way."""
+        if self._unanswered():
+            self._last_answer()
+        else:
+            self.close()
+
+
+def _split(url: bytes) -> tuple[bytes, bytes]:
+    """Path and query of a request target: origin form, or absolute form as a proxy would be sent (RFC 9112, 3.2)."""
+    target = url.partition(b"#")[0]
+    if not target.startswith(b"/"):
+        scheme, mark, rest = target.partition(b"://")
+        if mark and scheme.lower() in (b"http", b"https"):
+            slash = rest.find(b"/")
+            target = rest[slash:] if slash >= 0 else b"/"
+    path, _, query = target.partition(b"?")
+    return path, query

@@ -1,0 +1,247 @@
+"""One delivery: find its source, judge it on its raw bytes, have it recorded, answer.
+
+Owns the order of the checks and what each one answers (CONTRACT 4). It never interprets: what a delivery says is read
+later, off this path. It opens no connection, asks nobody, and holds no transaction; its one wait is for the recorder.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import unquote_to_bytes
+
+import structlog
+
+from receiver import answers, jsontext
+from receiver.admission import ByteBudget, Claim
+from receiver.answers import Answer
+from receiver.clock import Clock
+from receiver.counters import IntakeCounters
+from receiver.errors import StoreUnavailable
+from receiver.masking import mask_headers
+from receiver.providers import provider_named
+from receiver.providers.base import Parked, Provider, RawRequest, Refused
+from receiver.records import Delivery, DeliveryId
+from receiver.secrets import Secret
+from receiver.settings import IntakeSettings, SourceSettings
+from receiver.states import Verdict
+
+DELIVERY_RECORDED = "delivery.recorded"
+DELIVERY_REFUSED = "delivery.refused"
+DELIVERY_NOT_KEPT = "delivery.not_kept"
+INTAKE_FAILED = "intake.failed"
+
+_LARGE_BYTES = 65_536
+"""Larger bodies are judged in a thread: hashing and parsing megabytes must not hold up everybody's answer."""
+_QUIET_S = 10.0
+"""A refusal of one kind is logged at most this often; a stranger must not fill the log. All are counted."""
+
+
+class Recorder(Protocol):
+    """What intake needs of the store."""
+
+    def next_id(self) -> DeliveryId:
+        """A fresh id, greater than all before it."""
+        ...
+
+    def record(self, delivery: Delivery) -> Awaitable[None]:
+        """Done once the delivery survives kill -9, in the database or in the spill. Raises StoreUnavailable, at once
+        or when awaited, when neither took it. It is never cancelled from here."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One source as the door knows it."""
+
+    name: str
+    settings: SourceSettings
+    provider: Provider
+    token: Secret | None
+    budget_s: float
+    """From the last byte of the body to the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request whose path was right: the gate it came to, and what of its URL must never be written down."""
+
+    gate: Gate
+    hidden: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    verdict: Verdict
+    reason: str | None
+    sha256: str
+    answer: Answer | None
+    """What to answer once it is recorded; None for 200."""
+
+
+class Intake:
+    """The judge at the public door. All methods belong to the event loop."""
+
+    def __init__(
+        self,
+        settings: IntakeSettings,
+        sources: Mapping[str, SourceSettings],
+        recorder: Recorder,
+        clock: Clock,
+        *,
+        when_shed: Callable[[str], object] = lambda source: None,
+    ) -> None:
+        """`when_shed(source)` is called when a delivery had to be refused that its sender will not send again."""
+        self.settings = settings
+        self.counters = IntakeCounters()
+        self.budget = ByteBudget(settings.max_waiting_bytes, sources)
+        self._recorder = recorder
+        self._clock = clock
+        self._when_shed = when_shed
+        self._gates = {name.encode(): _gate(name, source, settings) for name, source in sources.items()}
+        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="intake")
+        self._log = structlog.get_logger("receiver.intake").bind()
+        self._logged: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def close(self) -> None:
+        """Stop the thread that judges large bodies. Nothing that was handed to the recorder is touched."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def find(self, raw_path: bytes) -> Visit | Answer:
+        """Whose door this is: exactly `/in/SOURCE` or `/in/SOURCE/TOKEN`, as the source has it (CONTRACT 4)."""
+        segments = raw_path.split(b"/")
+        if b"%" in raw_path:
+            segments = [unquote_to_bytes(segment) for segment in segments]
+        if not 3 <= len(segments) <= 4 or segments[0] or segments[1] != b"in":
+            return self._refused("", answers.UNKNOWN_SOURCE)
+        gate = self._gates.get(segments[2])
+        if gate is None:
+            return self._refused("", answers.UNKNOWN_SOURCE)
+        if gate.token is None:
+            return Visit(gate) if len(segments) == 3 else self._refused(gate.name, answers.WRONG_TOKEN)
+        given = segments[3] if len(segments) == 4 else b""
+        if not gate.token.matches(given) or not given:
+            return self._refused(gate.name, answers.WRONG_TOKEN)
+        written = raw_path.rpartition(b"/")[2].decode("latin-1")
+        return Visit(gate, tuple({written, given.decode("latin-1")}))
+
+    def refuse(self, visit: Visit, answer: Answer) -> Answer:
+        """Count a refusal the door itself made (method, size, encoding, time), and hand the answer back."""
+        return self._refused(visit.gate.name, answer)
+
+    def claim(self, visit: Visit, announced_bytes: int) -> Claim | None:
+        """Room for a body; None when too much is waiting."""
+        return self.budget.claim(visit.gate.name, announced_bytes)
+
+    async def take(self, visit: Visit, request: RawRequest, remote: str, claim: Claim) -> Answer:
+        """Judge a whole request and have it recorded. From here on `claim` is ours to release."""
+        started, now = self._clock.monotonic(), self._clock.now()
+        gate = visit.gate
+        try:
+            if len(request.body) > _LARGE_BYTES:
+                loop = asyncio.get_running_loop()
+                judged = await loop.run_in_executor(self._threads, _judge, gate, request, now)
+            else:
+                judged = _judge(gate, request, now)
+            if isinstance(judged, Refused):
+                claim.release()
+                return self._refused(gate.name, answers.UNPROVEN, judged.reason)
+            pending = self._hand_over(visit, request, remote, now, judged)
+        except BaseException:
+            claim.release()
+            raise
+        pending.add_done_callback(lambda done: _settle(done, claim))
+        left_s = max(0.0, gate.budget_s - (self._clock.monotonic() - started))
+        await asyncio.wait((pending,), timeout=left_s)  # a commit that is under way is never cancelled
+        if not pending.done():
+            return self._shed(gate, answers.NOT_IN_TIME)
+        if error := pending.exception():
+            return self._not_kept(gate, error)
+        self.counters.acknowledge(gate.name, self._clock.monotonic() - started, now)
+        return judged.answer or answers.recorded(pending.result())
+
+    def _hand_over(
+        self, visit: Visit, request: RawRequest, remote: str, now: float, judged: _Judged
+    ) -> "asyncio.Future[DeliveryId]":
+        """Give the delivery to the recorder."""
+        delivery = Delivery(
+            id=self._recorder.next_id(),
+            source=visit.gate.name,
+            received_at=now,
+            remote=remote,
+            headers=mask_headers(request.headers, visit.gate.settings.secret_header, visit.hidden),
+            body=request.body,
+            body_sha256=judged.sha256,
+            verdict=judged.verdict,
+            reason=judged.reason,
+        )
+        return asyncio.ensure_future(self._record(delivery))
+
+    async def _record(self, delivery: Delivery) -> DeliveryId:
+        await self._recorder.record(delivery)
+        self._log.debug(DELIVERY_RECORDED, source=delivery.source, id=delivery.id, verdict=delivery.verdict.value)
+        return delivery.id
+
+    def shed(self, visit: Visit) -> Answer:
+        """Refuse because too much is waiting."""
+        return self._shed(visit.gate, answers.TOO_MUCH_WAITING)
+
+    def failed(self, error: Exception) -> Answer:
+        """Our own mistake: logged with its traceback, answered so that the sender comes again."""
+        self._log.error(INTAKE_FAILED, error=str(error), exc_info=error)
+        return self._refused("", answers.UNEXPECTED)
+
+    def _shed(self, gate: Gate, answer: Answer) -> Answer:
+        if not gate.provider.retries:
+            self._when_shed(gate.name)
+        return self._refused(gate.name, answer)
+
+    def _not_kept(self, gate: Gate, error: BaseException) -> Answer:
+        expected = isinstance(error, StoreUnavailable)
+        self._log.error(DELIVERY_NOT_KEPT, source=gate.name, error=str(error), exc_info=None if expected else error)
+        return self._shed(gate, answers.NOT_KEPT)
+
+    def _refused(self, source: str, answer: Answer, reason: str = "") -> Answer:
+        reason = reason or answer.reason
+        self.counters.refuse(source, reason, self._clock.now())
+        now = self._clock.monotonic()
+        last, quiet = self._logged.get((source, reason), (float("-inf"), 0))
+        if now - last < _QUIET_S:
+            self._logged[source, reason] = (last, quiet + 1)
+        else:
+            self._logged[source, reason] = (now, 0)
+            self._log.warning(
+                DELIVERY_REFUSED, source=source, reason=reason, status=answer.status, since_last=quiet + 1
+            )
+        return answer
+
+
+def _gate(name: str, source: SourceSettings, intake: IntakeSettings) -> Gate:
+    provider = provider_named(source.provider)
+    budgets = [intake.ack_budget_s, provider.ack_budget_s, source.ack_budget_s or intake.ack_budget_s]
+    return Gate(name, source, provider, source.path_token, min(budgets))
+
+
+def _judge(gate: Gate, request: RawRequest, now: float) -> _Judged | Refused:
+    """Whether the sender is the one it should be, and whether its body can be worked with. Pure; any thread."""
+    proof = gate.provider.authenticate(request, gate.settings, now)
+    if isinstance(proof, Refused):
+        return proof
+    digest = hashlib.sha256(request.body).hexdigest()
+    try:
+        jsontext.parse_object(request.body)
+    except jsontext.NotJson as problem:
+        return _Judged(Verdict.QUARANTINED, str(problem), digest, answers.NOT_JSON)
+    if isinstance(proof, Parked):
+        return _Judged(Verdict.QUARANTINED, proof.reason, digest, None)
+    return _Judged(Verdict.NEW, None, digest, None)
+
+
+def _settle(done: "asyncio.Future[DeliveryId]", claim: Claim) -> None:
+    """The recorder is through with a body, in time or not: its room is free again."""
+    claim.release()
+    with contextlib.suppress(asyncio.CancelledError):
+        done.exception()  # looked at, so that a late failure is not reported a second time by the event loop

@@ -1,0 +1,237 @@
+"""Reads recorded deliveries and lets their claims reach the ledger. Off the acknowledgement path, in batches.
+
+Reading (JSON, the provider's words) happens on a snapshot, outside any transaction; deciding happens in one short
+transaction a batch, guarded by the verdict `new`, so that it can be stopped and repeated at any row and two readers do
+no harm. A delivery that cannot be decided is quarantined by itself; it never holds up the ones behind it.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from receiver import jsontext, registrar
+from receiver.clock import Clock
+from receiver.ledger import Ledger, event_message
+from receiver.providers.base import RawRequest, Reading, Said
+from receiver.records import Delivery, HistoryEntry, Job, Observation, Registration
+from receiver.settings import SourceSettings
+from receiver.states import By, Claim, Evidence, JobState, Verdict
+from receiver.store.base import Store, Tx
+from receiver.store.views import View
+
+log = structlog.get_logger("holdfast.interpret")
+
+BATCH = 64
+BATCH_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A delivery with what its provider made of it."""
+
+    delivery: Delivery
+    document: dict[str, Any]
+    reading: Reading
+
+
+class Interpreter:
+    """Takes new deliveries in id order. `wake` is told (source, job_id) when a job is to be asked about at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        sources: Mapping[str, SourceSettings],
+        ledger: Ledger,
+        clock: Clock,
+        wake: Callable[[str, str], None] = lambda source, job_id: None,
+    ) -> None:
+        self._store = store
+        self._sources = sources
+        self._ledger = ledger
+        self._clock = clock
+        self._wake = wake
+
+    async def run_once(self, limit: int = BATCH) -> int:
+        """Interpret up to `limit` deliveries; answers how many were there. Raises StoreUnavailable."""
+        batch = await self._store.read(lambda view: self._understand(view, limit))
+        if not batch:
+            return 0
+        now = self._clock.now()
+        try:
+            await self._store.write(lambda tx: self._decide_all(tx, batch, now))
+        except Exception as error:
+            if len(batch) == 1:
+                await self._give_up(batch[0], error)
+                return 1
+            for each in batch:  # one of them spoils the batch: the others must not wait for it
+                await self._decide_alone(each, now)
+        return len(batch)
+
+    async def _decide_alone(self, each: Understood, now: float) -> None:
+        try:
+            await self._store.write(lambda tx: self._decide(tx, each, now))
+        except Exception as error:
+            await self._give_up(each, error)
+
+    async def _give_up(self, each: Understood, error: Exception) -> None:
+        from receiver.errors import StoreUnavailable
+
+        if isinstance(error, StoreUnavailable):
+            raise error
+        log.error("delivery.not_understood", delivery=each.delivery.id, source=each.delivery.source, exc_info=error)
+        spoiled = replace(each.delivery, verdict=Verdict.QUARANTINED, reason="internal_error")
+        await self._store.write(lambda tx: tx.deliveries.decide(spoiled, Verdict.NEW))
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def _understand(self, view: View, limit: int) -> list[Understood]:
+        return [self._read(delivery) for delivery in view.next_unread(limit, BATCH_BYTES)]
+
+    def _read(self, delivery: Delivery) -> Understood:
+        source = self._sources.get(delivery.source)
+        if source is None:
+            return Understood(delivery, {}, Reading(problem="source_not_configured"))
+        if delivery.body is None:
+            return Understood(delivery, {}, Reading(problem="body_pruned"))
+        if hashlib.sha256(delivery.body).hexdigest() != delivery.body_sha256:
+            return Understood(delivery, {}, Reading(problem="damaged"))
+        try:
+            document = jsontext.parse_object(delivery.body)
+        except jsontext.NotJson as error:
+            return Understood(delivery, {}, Reading(problem=f"malformed: {error}"))
+        return Understood(delivery, document, source.facts.read(RawRequest(delivery.headers, delivery.body), document, source))
+
+    # -- deciding, inside one transaction -----------------------------------------------------------------------
+
+    def _decide_all(self, tx: Tx, batch: list[Understood], now: float) -> None:
+        for each in batch:
+            self._decide(tx, each, now)
+
+    def _decide(self, tx: Tx, each: Understood, now: float) -> None:
+        delivery, reading = each.delivery, each.reading
+        said = reading.said
+        told = replace(delivery, event=reading.event, job_id=said.job_id if said else None)
+        if reading.problem is not None:
+            self._close(tx, told, Verdict.QUARANTINED, reading.problem)
+            return
+        key = reading.event_key or f"sha256:{delivery.body_sha256}"
+        told = replace(told, event_key=key)
+        owner = tx.deliveries.claim_key(delivery.source, key, delivery.id, delivery.received_at, reading.key_window_s)
+        if owner != delivery.id and not self._takes_over(tx, told, owner):
+            first = tx.deliveries.get(owner)
+            differs = first is not None and first.body_sha256 != delivery.body_sha256
+            self._close(tx, told, Verdict.DUPLICATE, f"body differs from delivery {owner}" if differs else None)
+            return
+        if said is not None:
+            self._hear(tx, told, said, now)
+        else:
+            if reading.passes_on:
+                provider = self._sources[delivery.source].provider
+                identity = key if reading.key_window_s is None else f"{key}:{delivery.id}"
+                tx.outbox.add(event_message(told, reading.event or "unknown", each.document, provider, identity, now))
+            self._close(tx, told, Verdict.ACCEPTED, None)
+
+    @staticmethod
+    def _takes_over(tx: Tx, told: Delivery, owner: int) -> bool:
+        """An operator who releases a repeat lets it through although the first sending holds the key."""
+        return told.reason == registrar.RELEASED
+
+    @staticmethod
+    def _close(tx: Tx, told: Delivery, verdict: Verdict, reason: str | None) -> None:
+        tx.deliveries.decide(replace(told, verdict=verdict, reason=reason), Verdict.NEW)
+        if verdict is Verdict.QUARANTINED and told.event_key is not None:
+            tx.deliveries.release_key(told.source, told.event_key, told.id)  # a repeat is to be judged anew
+
+    def _hear(self, tx: Tx, told: Delivery, said: Said, now: float) -> None:
+        source = self._sources[told.source]
+        released = told.reason == registrar.RELEASED
+        trust = "payload" if released else source.effective_trust()
+        job = tx.jobs.find(told.source, said.job_id) or (tx.jobs.find(told.source, said.alias) if said.alias else None)
+        if job is None and trust == "payload":
+            job = self._put_on_record(tx, told, said, now, "operator" if released else "delivery")
+        if job is None:
+            self._hold(tx, told, source)
+            return
+        job = self._learn(tx, job, said, now, source)
+        evidence = self._evidence(trust, job)
+        asks = source.api_key is not None and source.facts.cannot_ask(job, source) is None
+        if evidence is not None and (said.has_result or not asks or said.claim is Claim.RUNNING):
+            self._ledger.apply(tx, self._observation(told, job, said, evidence), now)
+        elif asks:
+            self._ask_now(tx, told, job, said, now)
+        elif evidence is None:
+            self._hold(tx, told, source)
+            return
+        self._close(tx, told, Verdict.ACCEPTED, None)
+
+    @staticmethod
+    def _evidence(trust: str, job: Job) -> Evidence | None:
+        """How far this source's word goes for this job; None: not far enough to act on."""
+        if trust == "payload":
+            return Evidence.PAYLOAD
+        if trust == "known" and job.vouched:
+            return Evidence.KNOWN
+        # A provider's own answer stands already: a webhook can only agree or be noted as a conflict.
+        return Evidence.KNOWN if job.state is not JobState.PENDING and job.evidence is Evidence.POLL else None
+
+    @staticmethod
+    def _observation(told: Delivery, job: Job, said: Said, evidence: Evidence) -> Observation:
+        return Observation(
+            source=told.source,
+            job_id=job.job_id,
+            claim=said.claim,
+            by=By.WEBHOOK,
+            evidence=evidence,
+            reason=said.reason,
+            provider_status=said.status,
+            result=said.result,
+            delivery_id=told.id,
+        )
+
+    def _ask_now(self, tx: Tx, told: Delivery, job: Job, said: Said, now: float) -> None:
+        registrar.make_due(tx, job.with_(wait_s=None), now)
+        tx.jobs.note(
+            HistoryEntry(
+                job.source,
+                job.job_id,
+                now,
+                job.state,
+                job.state,
+                None,
+                By.WEBHOOK.value,
+                told.id,
+                note=f"webhook says {said.status or said.claim.value}; the provider is asked",
+            )
+        )
+        self._wake(job.source, job.job_id)
+
+    def _put_on_record(self, tx: Tx, told: Delivery, said: Said, now: float, by: str) -> Job | None:
+        registration = Registration(
+            told.source, said.job_id, said.modality, None, None, said.alias, said.refs, said.metadata, by
+        )
+        return registrar.register(tx, registration, now, self._sources[told.source]).job
+
+    @staticmethod
+    def _learn(tx: Tx, job: Job, said: Said, now: float, source: SourceSettings) -> Job:
+        """Fill in what the record lacks and the delivery tells: the other id, the lead, the modality."""
+        alias = said.alias or (said.job_id if said.job_id != job.job_id else None)
+        learned = job.with_(
+            alias=job.alias or (alias if alias != job.job_id else None),
+            refs={**(said.refs or {}), **(job.refs or {})} or None,
+            modality=job.modality or said.modality,
+        )
+        if learned == job:
+            return job
+        if learned.state is JobState.PENDING and (learned.modality != job.modality or learned.refs != job.refs):
+            learned = registrar.schedule(learned, source, now).with_(wait_s=job.wait_s)
+        tx.jobs.change(job, learned)
+        return tx.jobs.find(job.source, job.job_id) or learned
+
+    def _hold(self, tx: Tx, told: Delivery, source: SourceSettings) -> None:
+        if tx.deliveries.count_held(told.source) >= source.max_held:
+            self._close(tx, told, Verdict.QUARANTINED, "too_many_held")
+        else:
+            self._close(tx, told, Verdict.HELD, None)

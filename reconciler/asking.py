@@ -1,0 +1,225 @@
+"""Runs one provider's `ask` generator: budget before every question, findings committed as they become known.
+
+The generator decides what to ask; this file decides whether it may be asked now. What an answer proves is applied
+before the next question goes out, so that a kill in the middle loses nothing that was learned. Trouble at the provider
+(429, 5xx, 401, no answer) ends the run: it proves nothing about any job and is kept in the source's own row.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from receiver.clock import Clock
+from receiver.providers.base import Asking, Finding, Question, Reply, Trouble
+from receiver.records import Job, Poll, SourceState
+from receiver.settings import ReconcileSettings, SourceSettings
+from receiver.store.base import Store, Tx
+from reconciler.findings import Judge
+from reconciler.outbound import Exchange, Outbound, Unanswered
+
+log = structlog.get_logger("holdfast.sweep")
+
+STREAK_OPENS = 3
+"""So many failures in a row open the circuit."""
+LONGEST_OPEN = 10.0
+"""A circuit that keeps failing stays open up to so many times `circuit_open_s`."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """What one run did."""
+
+    questions: int = 0
+    answered: set[str] = field(default_factory=set)
+    """Job ids a finding spoke of."""
+    ended: int = 0
+    adopted: int = 0
+    trouble: Trouble | None = None
+    troubled_job: str | None = None
+    """The job whose single question met the trouble; None when it was a listing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Asks one source's provider. `stop` is looked at between questions; `between` runs there too (urgent jobs)."""
+
+    source: SourceSettings
+    rules: ReconcileSettings
+    store: Store
+    outbound: Outbound
+    judge: Judge
+    clock: Clock
+    adopts_since: float
+    adopts: bool = True
+
+    async def run(
+        self,
+        jobs: Sequence[Job],
+        *,
+        between: Callable[[], Awaitable[None]] | None = None,
+        apply: Callable[[Tx, Finding, int | None, float], None] | None = None,
+    ) -> Asked:
+        """Ask about these jobs (none: look through the list for jobs nobody registered). Raises StoreUnavailable."""
+        done = Asked()
+        asking = self.source.facts.ask(jobs, self.source, self.clock.now())
+        wanted = {job.job_id for job in jobs}
+        try:
+            item = next(asking, None)
+            while item is not None:
+                if isinstance(item, Finding):  # a finding before any question (nothing to ask)
+                    item = await self._keep_all(asking, item, None, done, wanted, apply)
+                    continue
+                if between is not None:
+                    await between()
+                await self._take_token()
+                exchange = await self.outbound.ask(self.source, item, self.rules)
+                done.questions += 1
+                trouble = self._trouble(exchange)
+                if trouble is not None:
+                    done.trouble, done.troubled_job = trouble, item.job_id
+                    await self._keep_trouble(item, exchange, trouble)
+                    break
+                assert isinstance(exchange.outcome, Reply)
+                following = _send(asking, exchange.outcome)
+                item = await self._keep_all(asking, following, (item, exchange), done, wanted, apply)
+        finally:
+            asking.close()
+        return done
+
+    async def _take_token(self) -> None:
+        while True:
+            per_min = self.source.effective_polls_per_min
+            taken, wait_s = await self.store.write(
+                lambda tx: tx.sources.take_tokens(self.source.name, self.clock.now(), per_min, 1)
+            )
+            if taken:
+                return
+            await asyncio.sleep(min(max(wait_s, 0.005), 5.0))  # a wall clock that steps must not make this long
+
+    async def _keep_all(
+        self,
+        asking: Asking,
+        item: Question | Finding | None,
+        asked: tuple[Question, Exchange] | None,
+        done: Asked,
+        wanted: set[str],
+        apply: Callable[[Tx, Finding, int | None, float], None] | None,
+    ) -> Question | Finding | None:
+        """Gather the findings up to the next question and commit them with the poll that brought them."""
+        findings: list[Finding] = []
+        while isinstance(item, Finding):
+            findings.append(item)
+            item = _send(asking, None)
+        now = self.clock.now()
+        results = await self.store.write(lambda tx: self._commit(tx, findings, asked, wanted, now, apply))
+        done.answered.update(finding.job_id for finding in findings if not finding.unlisted)
+        done.ended += results[0]
+        done.adopted += results[1]
+        return item
+
+    def _commit(
+        self,
+        tx: Tx,
+        findings: list[Finding],
+        asked: tuple[Question, Exchange] | None,
+        wanted: set[str],
+        now: float,
+        apply: Callable[[Tx, Finding, int | None, float], None] | None,
+    ) -> tuple[int, int]:
+        poll_id = None
+        if asked is not None:
+            outcome = _outcome(asked[0], findings)
+            poll_id = tx.jobs.add_poll(_poll(self.source.name, asked[0], asked[1], outcome, now))
+            state = tx.sources.get(self.source.name)
+            tx.sources.put(
+                replace(
+                    state,
+                    fail_streak=0,
+                    open_until=None,
+                    not_before=None,
+                    asked_at=now,
+                    answered_at=now,
+                    last_outcome=outcome,
+                    last_error=None,
+                )
+            )
+        ended = adopted = 0
+        for finding in findings:
+            if apply is not None:
+                apply(tx, finding, poll_id, now)
+            elif finding.unlisted and finding.job_id not in wanted:
+                adopted += self.adopts and self.judge.adopt(tx, finding, self.adopts_since, now) is not None
+            else:
+                job = self.judge.apply(tx, finding, poll_id, now)
+                ended += job is not None and job.settled_at == now
+        return ended, adopted
+
+    def _trouble(self, exchange: Exchange) -> Trouble | None:
+        if isinstance(exchange.outcome, Unanswered):
+            return Trouble("unreachable", exchange.outcome.detail)
+        return self.source.facts.classify(exchange.outcome)
+
+    async def _keep_trouble(self, question: Question, exchange: Exchange, trouble: Trouble) -> None:
+        now = self.clock.now()
+        log.warning("poll.trouble", source=self.source.name, outcome=trouble.outcome, detail=trouble.detail)
+
+        def keep(tx: Tx) -> None:
+            tx.jobs.add_poll(
+                replace(_poll(self.source.name, question, exchange, trouble.outcome, now), error=trouble.detail)
+            )
+            state = tx.sources.get(self.source.name)
+            tx.sources.put(after_trouble(state, trouble, question.job_id, self.rules, self.judge, now))
+            if question.job_id is not None:
+                job = tx.jobs.find(self.source.name, question.job_id)
+                if job is not None:
+                    failed = Finding(job.job_id, problem=f"{trouble.outcome}: {trouble.detail}")
+                    self.judge.apply(tx, failed, None, now)
+
+        await self.store.write(keep)
+
+
+def after_trouble(
+    state: SourceState, trouble: Trouble, job_id: str | None, rules: ReconcileSettings, judge: Judge, now: float
+) -> SourceState:
+    """The source's row after trouble: how long to leave it alone. A refused question (400) about one job is that job's
+    trouble alone; everything else is the source's."""
+    state = replace(state, asked_at=now, last_outcome=trouble.outcome, last_error=trouble.detail)
+    if trouble.outcome in ("refused", "redirected") and job_id is not None:
+        return state
+    streak = state.fail_streak + 1
+    wait_s = trouble.retry_after_s
+    if wait_s is not None:
+        wait_s = min(wait_s, rules.retry_after_max_s)
+    if trouble.outcome == "rate_limited":
+        backoff = min(60.0, 2.0**streak) * judge.chance.uniform(0.5, 1.0)
+        return replace(state, fail_streak=streak, not_before=now + max(wait_s or 0.0, 0.0 if wait_s else backoff))
+    if trouble.outcome == "auth_blocked" or streak >= STREAK_OPENS:
+        longer = min(LONGEST_OPEN, 2.0 ** max(0, streak - STREAK_OPENS))
+        open_s = max(rules.circuit_open_s * longer * judge.chance.uniform(0.8, 1.0), wait_s or 0.0)
+        return replace(state, fail_streak=streak, open_until=now + open_s, not_before=now + wait_s if wait_s else None)
+    return replace(state, fail_streak=streak, not_before=now + wait_s if wait_s else state.not_before)
+
+
+def _send(asking: Asking, reply: Reply | None) -> Question | Finding | None:
+    try:
+        return asking.send(reply)
+    except StopIteration:
+        return None
+
+
+def _outcome(question: Question, findings: list[Finding]) -> str:
+    if question.job_id is None:
+        return "listed"
+    mine = next((finding for finding in findings if finding.job_id == question.job_id), None)
+    if mine is None or mine.problem is not None:
+        return "unreadable"
+    if mine.missing:
+        return "missing"
+    return mine.claim.value if mine.claim else "unreadable"
+
+
+def _poll(source: str, question: Question, exchange: Exchange, outcome: str, now: float) -> Poll:
+    status = exchange.outcome.status if isinstance(exchange.outcome, Reply) else None
+    return Poll(source, question.job_id, now, exchange.request, status, outcome, exchange.latency_ms)

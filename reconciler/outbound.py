@@ -1,0 +1,242 @@
+"""The only file that asks over the network: one question, one answer, bounded in size and time, never redirected.
+
+A call that hangs is cut off by one deadline over the whole of it (httpx's own timeouts are per read; a trickle never
+trips them). Cancelling leaks a pool slot in this library (encode/httpcore#830), so every question gets a client of its
+own; with a shared TLS context that costs a tenth of a millisecond. Names are resolved on a thread of the source's own:
+a resolver that hangs for one provider must not starve the others.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+
+from receiver import __version__
+from receiver.clock import Clock
+from receiver.providers.base import Question, Reply, origin, same_origin
+from receiver.settings import ReconcileSettings, SourceSettings
+
+USER_AGENT = f"holdfast/{__version__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """No answer came: the network, the TLS, the name, the time or the size. It proves nothing about any job."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A question with what came of it."""
+
+    request: str
+    """`GET /path?query`, as it is kept in `polls.request`."""
+    latency_ms: int
+    outcome: Reply | Unanswered
+
+
+class Resolver:
+    """Resolves the names of one source on its own thread, and keeps the last good answer."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="holdfast-resolver")
+        self._known: dict[tuple[str, int], str] = {}
+        self._looking: dict[tuple[str, int], asyncio.Future[str]] = {}
+
+    async def address(self, host: str, port: int, timeout_s: float) -> str:
+        """An address of the host. Raises OSError when there is none in time and none was ever known."""
+        try:
+            return str(ipaddress.ip_address(host))
+        except ValueError:
+            key = (host, port)
+        looking = self._looking.get(key)
+        if looking is None:
+            looking = asyncio.get_running_loop().run_in_executor(self._thread, _resolve, host, port)
+            self._looking[key] = looking
+            looking.add_done_callback(lambda done: self._looked(key, done))
+        await asyncio.wait([looking], timeout=timeout_s)
+        if looking.done() and looking.exception() is None:
+            return looking.result()
+        if key in self._known:
+            return self._known[key]
+        if not looking.done():
+            raise OSError(f"the name {host} was not resolved within {timeout_s:g} s")
+        raise looking.exception() or OSError(host)
+
+    def _looked(self, key: tuple[str, int], done: "asyncio.Future[str]") -> None:
+        self._looking.pop(key, None)
+        if not done.cancelled() and done.exception() is None:
+            self._known[key] = done.result()
+
+    def close(self) -> None:
+        """Let the thread go; a look-up that hangs is not waited for."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _resolve(host: str, port: int) -> str:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return str(found[0][4][0])
+
+
+class Outbound:
+    """Asks questions. One for the process; its parts are kept apart by source name."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tls: ssl.SSLContext | None = None
+        self._resolvers: dict[str, Resolver] = {}
+
+    def close(self) -> None:
+        """Let the resolvers go."""
+        for resolver in self._resolvers.values():
+            resolver.close()
+
+    async def ask(self, source: SourceSettings, question: Question, rules: ReconcileSettings) -> Exchange:
+        """Put one question to a source's provider. Never raises for anything the provider or the network does."""
+        url, request = _target(source, question)
+        if url is None:
+            return Exchange(request, 0, Unanswered("the URL does not lie on the source's configured origin"))
+        began = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(rules.http_timeout_s):
+                outcome = await self._exchange(source, question, url, rules)
+        except TimeoutError:
+            outcome = Unanswered(f"no answer within {rules.http_timeout_s:g} s")
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            outcome = Unanswered(_said(error))
+        return Exchange(request, round((self._clock.monotonic() - began) * 1000), outcome)
+
+    async def _exchange(
+        self, source: SourceSettings, question: Question, url: str, rules: ReconcileSettings
+    ) -> Reply | Unanswered:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        resolver = self._resolvers.setdefault(source.name, Resolver())
+        address = await resolver.address(host, port, rules.http_timeout_s / 2)
+        shown = f"[{address}]" if ":" in address else address
+        target = parts._replace(netloc=f"{shown}:{port}").geturl()
+        headers = {
+            "Host": parts.netloc,
+            "User-Agent": USER_AGENT,
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            **source.facts.auth_headers(source),
+        }
+        async with self._client(rules) as client:
+            asked = client.build_request(
+                question.method, target, headers=headers, json=question.json, extensions={"sni_hostname": host}
+            )
+            answer = await client.send(asked, stream=True)
+            try:
+                return await self._read(answer, rules)
+            finally:
+                await answer.aclose()
+
+    async def _read(self, answer: httpx.Response, rules: ReconcileSettings) -> Reply | Unanswered:
+        encoding = answer.headers.get("content-encoding", "identity").strip().lower()
+        body = bytearray()
+        if encoding in ("", "identity"):
+            async for chunk in answer.aiter_raw():
+                body += chunk
+                if len(body) > rules.max_answer_bytes:
+                    return Unanswered(f"the answer is longer than {rules.max_answer_bytes} bytes")
+        elif 200 <= answer.status_code < 300:
+            return Unanswered(f"the answer came encoded as {encoding[:20]}, which was not asked for")
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Reply(answer.status_code, headers, bytes(body), self._clock.now())
+
+    def _client(self, rules: ReconcileSettings) -> httpx.AsyncClient:
+        if self._tls is None:
+            self._tls = httpx.create_ssl_context()
+        return httpx.AsyncClient(
+            verify=self._tls,
+            timeout=httpx.Timeout(rules.http_timeout_s),
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=0),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+
+def _target(source: SourceSettings, question: Question) -> tuple[str | None, str]:
+    """(where to send it, or None when it is not ours to send there; how it is written down)."""
+    base = source.effective_base_url or ""
+    if question.url is not None:
+        parts = urlsplit(question.url) if origin(question.url) else None
+        request = f"{question.method} {parts.path if parts else '(not a URL)'}"
+        if parts is None or not same_origin(question.url, base):
+            return None, request
+        url = parts._replace(fragment="").geturl()
+    else:
+        request = f"{question.method} {question.path}"
+        url = base.rstrip("/") + (question.path or "/")
+    if question.query:
+        query = str(httpx.QueryParams(dict(question.query)))
+        url += ("&" if "?" in url else "?") + query
+        request += f"?{query}"
+    return url, request[:500]
+
+
+def _said(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return f"{type(error).__name__}: {text}"[:300]
+
+
+class Pusher:
+    """A kept-alive client for pushing to the application; thrown away and made anew after a call that hung."""
+
+    def __init__(self, timeout_s: float, connections: int) -> None:
+        self._timeout_s = timeout_s
+        self._connections = connections
+        self._client: httpx.AsyncClient | None = None
+
+    async def post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str]]:
+        """POST and read the status; the answer's body is not wanted. Raises OSError or TimeoutError with what met us."""
+        client = self._client
+        if client is None:
+            client = self._client = httpx.AsyncClient(
+                timeout=httpx.Timeout(self._timeout_s),
+                limits=httpx.Limits(
+                    max_connections=self._connections, max_keepalive_connections=self._connections, keepalive_expiry=30
+                ),
+                follow_redirects=False,
+                trust_env=False,
+            )
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                asked = client.build_request("POST", url, content=body, headers=headers | {"User-Agent": USER_AGENT})
+                answer = await client.send(asked, stream=True)
+                try:
+                    kept = 0
+                    async for chunk in answer.aiter_raw():
+                        kept += len(chunk)
+                        if kept > 65536:
+                            break
+                finally:
+                    await answer.aclose()
+        except TimeoutError:
+            await self._renew(client)
+            raise TimeoutError(f"no answer within {self._timeout_s:g} s") from None
+        except httpx.PoolTimeout as error:
+            await self._renew(client)
+            raise TimeoutError(_said(error)) from error
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise OSError(_said(error)) from error
+        return answer.status_code, {name.lower(): value for name, value in answer.headers.items()}
+
+    async def _renew(self, used: httpx.AsyncClient) -> None:
+        """A cancelled call may hold its pool slot for ever: others finish on the old client, new ones get a new one."""
+        if self._client is used:
+            self._client = None
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self._client is not None:
+            await self._client.aclose()
+

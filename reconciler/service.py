@@ -1,0 +1,213 @@
+"""Everything that happens later, wired together: interpreting, asking, telling, pruning, alerting.
+
+Three loops are woken by commits (interpreting, telling) or by the ticker (asking); each also looks by itself from time
+to time, so a lost wake-up costs a moment, never a fact. Stopping lets what is on its way finish.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from random import Random
+
+import structlog
+
+from receiver import timetable
+from receiver.clock import Clock
+from receiver.errors import StoreUnavailable
+from receiver.interpret import BATCH, Interpreter
+from receiver.ledger import Ledger
+from receiver.records import Job
+from receiver.settings import AppSettings, Settings
+from receiver.store.base import Store, Tx
+from reconciler.alerts import watch_webhook_loss
+from reconciler.dispatch import IN_FLIGHT, Dispatch, Push
+from reconciler.outbound import Outbound, Pusher
+from reconciler.prune import prune
+from reconciler.schedule import Schedule
+from reconciler.sweep import PassReport, Sweep, pass_safely
+
+log = structlog.get_logger("holdfast.reconciler")
+
+LOOK_S = 1.0
+"""The loops look by themselves this often."""
+PRUNE_EVERY_S = 600.0
+ALERT_EVERY_S = 15.0
+
+
+class Bell:
+    """Wakes one loop from any thread; many rings before it wakes are one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._event = asyncio.Event()
+        self._rung = False
+
+    def ring(self) -> None:
+        """Wake the loop. From any thread, also after the loop has closed."""
+        if not self._rung:
+            self._rung = True
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, timeout_s: float) -> None:
+        """Sleep until it is rung or the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        self._event.clear()
+        self._rung = False
+
+
+class Reconciler:
+    """The background half of Holdfast. `start` needs a running event loop."""
+
+    def __init__(self, settings: Settings, store: Store, clock: Clock, chance: Random | None = None) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        chance = chance or Random()  # noqa: S311 - jitter, nothing secret
+        rules = {name: source.reconcile(settings.reconcile) for name, source in settings.sources.items()}
+
+        def late_look(job: Job, now: float) -> float | None:
+            return timetable.late_look_at(job, rules[job.source], now)
+
+        self.ledger = Ledger(lambda source: settings.sources[source].provider, late_look)
+        self.outbound = Outbound(clock)
+        self.sweep = Sweep(store, settings.sources, settings.reconcile, self.ledger, self.outbound, clock, chance)
+        self.interpreter = Interpreter(store, settings.sources, self.ledger, clock, self.urge)
+        apps = {name: app for name, source in settings.sources.items() if (app := settings.app_for(source))}
+        self._pushers: dict[float, Pusher] = {}
+        self.dispatch = Dispatch(store, apps, self._pusher, clock, chance)
+        self.schedule = Schedule(clock, self._clock_stepped)
+        self._passes: dict[str, asyncio.Task[PassReport | None]] = {}
+        self._loops: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._duties: dict[str, asyncio.Task[None]] = {}
+
+    def _pusher(self, app: AppSettings) -> Push:
+        return self._pushers.setdefault(app.timeout_s, Pusher(app.timeout_s, IN_FLIGHT))
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin all loops and the ticker."""
+        loop = asyncio.get_running_loop()
+        interpret, tell = Bell(loop), Bell(loop)
+
+        def committed(changed: frozenset[str]) -> None:
+            if "deliveries" in changed:
+                interpret.ring()
+            if "outbox" in changed:
+                tell.ring()
+
+        self._store.on_commit(committed)
+        self._loops = [
+            loop.create_task(self._loop("interpret", interpret, self._interpret_all)),
+            loop.create_task(self._loop("dispatch", tell, self._tell_all)),
+        ]
+        self.schedule.every(self._settings.reconcile.tick_s, "sweep", self._tick)
+        self.schedule.every(PRUNE_EVERY_S, "prune", self._duty("prune", self._prune))
+        alert_s = min(ALERT_EVERY_S, self._settings.alerts.webhook_loss_window_s)
+        self.schedule.every(alert_s, "alerts", self._duty("alerts", self._alert))
+        self.schedule.start()
+
+    async def _loop(self, name: str, bell: Bell, work: Callable[[], Awaitable[object]]) -> None:
+        while not self._stopping:
+            try:
+                await work()
+            except StoreUnavailable as error:
+                log.warning(f"{name}.store_unavailable", error=str(error))
+            except Exception:
+                log.exception(f"{name}.failed")
+            await bell.wait(LOOK_S)
+
+    async def _interpret_all(self) -> None:
+        while not self._stopping and await self.interpreter.run_once() >= BATCH // 2:
+            await asyncio.sleep(0)
+
+    async def _tell_all(self) -> None:
+        if not self._stopping:
+            await self.dispatch.run_once()
+
+    async def _tick(self) -> None:
+        for name in self._settings.sources:
+            self._begin_pass(name)
+
+    def _begin_pass(self, name: str) -> None:
+        running = self._passes.get(name)
+        if not self._stopping and (running is None or running.done()):
+            self._passes[name] = asyncio.get_running_loop().create_task(pass_safely(self.sweep, name))
+
+    def urge(self, source: str, job_id: str) -> None:
+        """Ask about a job at once, between two ticks."""
+        self.sweep.urge(source, job_id)
+        self._begin_pass(source)
+
+    def _duty(self, name: str, work: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            try:
+                await work()
+            except StoreUnavailable as error:
+                log.warning(f"{name}.store_unavailable", error=str(error))
+            except Exception:
+                log.exception(f"{name}.failed")
+
+        async def begin() -> None:
+            running = self._duties.get(name)
+            if running is None or running.done():
+                self._duties[name] = asyncio.get_running_loop().create_task(run())
+
+        return begin
+
+    async def _prune(self) -> None:
+        gone = await prune(self._store, self._settings.retention, self._settings.sources, self._clock)
+        if gone:
+            log.info("prune.done", **gone)
+
+    async def _alert(self) -> None:
+        for name in await watch_webhook_loss(
+            self._store, self._settings.sources, self._settings.alerts, self._clock
+        ):
+            log.warning("alert.webhook_loss", source=name)
+
+    async def _clock_stepped(self, by_s: float) -> None:
+        now = self._clock.now()
+        longest = max((app.retry_max_s for app in [self._settings.app] if app), default=43_200.0)
+
+        def settle(tx: Tx) -> None:
+            tx.outbox.bring_forward(now + longest * 2 if by_s > 0 else now)
+
+        await self._store.write(settle)
+        await self.sweep.clock_stepped()
+
+    async def once(self) -> dict[str, PassReport]:
+        """One full pass: read everything, ask about everything due, tell everything due, prune. For `--once`."""
+        await self._interpret_all_now()
+        reports = {}
+        for name in self._settings.sources:
+            reports[name] = await self.sweep.pass_once(name)
+        await self._interpret_all_now()
+        await self.dispatch.run_once()
+        await self._prune()
+        return reports
+
+    async def _interpret_all_now(self) -> None:
+        while await self.interpreter.run_once():
+            pass
+
+    async def stop(self, grace_s: float = 10.0) -> None:
+        """Stop ticking, let passes and pushes finish for a while, then cut them off; nothing learned is lost."""
+        self._stopping = True
+        self.schedule.stop()
+        await self.dispatch.drain(min(grace_s, 5.0))
+        tasks = [*self._loops, *self._duties.values(), *self._passes.values()]
+        for task in self._passes.values():
+            task.cancel()  # a pass may wait minutes for its budget; what it learned is committed already
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for pusher in self._pushers.values():
+            await pusher.close()
+        self.outbound.close()

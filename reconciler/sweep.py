@@ -1,0 +1,375 @@
+"""One pass over one source: pick up what is new, ask about what is due, end what nobody will ever answer.
+
+A pass is single flight for its source and independent of every other source's. The scheduler only ticks; everything
+due is found by index, and everything that must survive is in a row. Urgent jobs (a webhook to be verified, an operator
+who wants to know) are asked about between the questions of a long pass.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import structlog
+
+from receiver import registrar, timetable
+from receiver.clock import Clock
+from receiver.errors import StoreUnavailable
+from receiver.ledger import Ledger
+from receiver.providers.base import Finding
+from receiver.records import HistoryEntry, Job, SourceState
+from receiver.settings import ReconcileSettings, SourceSettings
+from receiver.states import By, JobState, Reason, Verdict
+from receiver.store.base import Store, Tx
+from reconciler.asking import LONGEST_OPEN, Asked, Asker
+from reconciler.findings import Judge, found_job, give_up
+from reconciler.outbound import Outbound
+
+log = structlog.get_logger("holdfast.sweep")
+
+STEP = 500
+"""Rows a transaction at the most, so that intake never waits long."""
+JOBS_A_PASS = 1000
+HELD_A_PASS = 3
+ADOPTION_GRACE_S = 3600.0
+"""Ended jobs nobody registered are adopted when they are younger than the record, or at most so much older."""
+
+
+@dataclass(slots=True)
+class PassReport:
+    """What one pass did."""
+
+    picked_up: int = 0
+    due: int = 0
+    questions: int = 0
+    ended: int = 0
+    adopted: int = 0
+    blocked: str | None = None
+    """Why nothing was asked, if so."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """What a source's passes remember in memory; losing it costs a look, never a fact."""
+
+    urgent: dict[str, None] = field(default_factory=dict)
+    swept: bool = False
+
+
+class Sweep:
+    """Passes over the sources."""
+
+    def __init__(
+        self,
+        store: Store,
+        sources: Mapping[str, SourceSettings],
+        rules: ReconcileSettings,
+        ledger: Ledger,
+        outbound: Outbound,
+        clock: Clock,
+        chance: Random,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._ledger = ledger
+        self._sources = sources
+        self._rules = {name: source.reconcile(rules) for name, source in sources.items()}
+        self._judges = {
+            name: Judge(source, self._rules[name], ledger, chance) for name, source in sources.items()
+        }
+        self._outbound = outbound
+        self._lines = {name: _Line() for name in sources}
+        self._adopts_since: float | None = None
+
+    def urge(self, source: str, job_id: str) -> None:
+        """Ask about a job at once, ended or not; budget and Retry-After still rule."""
+        if source in self._lines:
+            self._lines[source].urgent[job_id] = None
+
+    def wants(self, source: str) -> bool:
+        """Whether somebody waits for this source's next pass."""
+        return bool(self._lines[source].urgent)
+
+    async def pass_once(self, name: str) -> PassReport:
+        """One pass over a source. Raises StoreUnavailable when the record takes no writes."""
+        report = PassReport()
+        source, line = self._sources[name], self._lines[name]
+        report.picked_up = await self._pick_up(source)
+        if not line.swept:
+            line.swept = True
+            if self._rules[name].startup_sweep:
+                await self._make_all_due(name)
+        state = await self._state(name)
+        if state.sweep_wanted_at is not None:
+            await self._make_all_due(name)
+            await self._store.write(lambda tx: tx.sources.put(replace(tx.sources.get(name), sweep_wanted_at=None)))
+        await self._end_unreachable(source)
+        report.blocked = self._blocked(state)
+        if report.blocked is None:
+            await self._ask_due(source, report)
+            await self._ask_held(source, report)
+            await self._adopt(source, report)
+        await self._expire_held(source)
+        return report
+
+    async def clock_stepped(self) -> None:
+        """The wall clock was stepped: instants written by the old one may lie far ahead. Ask about everything open,
+        and believe no wait longer than the longest we would have granted."""
+        now = self._clock.now()
+
+        def settle(tx: Tx) -> None:
+            for name in self._sources:
+                rules, state = self._rules[name], tx.sources.get(name)
+                latest = now + max(rules.retry_after_max_s, rules.circuit_open_s * LONGEST_OPEN)
+                open_until = state.open_until if (state.open_until or 0.0) <= latest else None
+                not_before = state.not_before if (state.not_before or 0.0) <= latest else None
+                tx.sources.put(replace(state, open_until=open_until, not_before=not_before, sweep_wanted_at=now))
+
+        await self._store.write(settle)
+
+    async def _state(self, name: str) -> SourceState:
+        return await self._store.write(lambda tx: tx.sources.get(name))
+
+    def _blocked(self, state: SourceState) -> str | None:
+        now = self._clock.now()
+        if state.paused:
+            return "paused"
+        if state.open_until is not None and state.open_until > now:
+            return "circuit open"
+        if state.not_before is not None and state.not_before > now:
+            return "asked to wait"
+        return None
+
+    # -- picking up ---------------------------------------------------------------------------------------------
+
+    async def _pick_up(self, source: SourceSettings) -> int:
+        """Give jobs inserted by SQL their due times, and let the deliveries held for them be read."""
+        now = self._clock.now()
+        return await self._store.write(lambda tx: self._schedule_new(tx, source, now))
+
+    @staticmethod
+    def _schedule_new(tx: Tx, source: SourceSettings, now: float) -> int:
+        new = tx.jobs.unscheduled(source.name, STEP)
+        for job in new:
+            if job.state is JobState.PENDING:
+                tx.jobs.change(job, registrar.schedule(job, source, now))
+                note = HistoryEntry(job.source, job.job_id, now, None, job.state, None, job.registered_by, note="inserted")
+                tx.jobs.note(note)
+                tx.deliveries.unhold(job.source, [job.job_id] + ([job.alias] if job.alias else []))
+            else:
+                tx.jobs.change(job, job)
+        return len(new)
+
+    async def _make_all_due(self, name: str) -> None:
+        """Every open job is asked about at once; its own Retry-After and the budget still rule."""
+        now = self._clock.now()
+        until = now + self._rules[name].retry_after_max_s
+        after: tuple[float, str] | None = None
+        while True:
+            at = after
+            after = await self._store.write(lambda tx, at=at: tx.jobs.make_due(name, now, until, at, STEP))  # type: ignore[misc]
+            if after is None:
+                return
+
+    # -- asking -------------------------------------------------------------------------------------------------
+
+    def _asker(self, source: SourceSettings, since: float) -> Asker:
+        rules = self._rules[source.name]
+        judge = self._judges[source.name]
+        adopts = source.adopt_unregistered and source.facts.lists
+        return Asker(source, rules, self._store, self._outbound, judge, self._clock, since, adopts)
+
+    async def _ask_due(self, source: SourceSettings, report: PassReport) -> None:
+        now = self._clock.now()
+        due = await self._store.write(lambda tx: tx.jobs.due(source.name, now, JOBS_A_PASS))
+        due += await self._urgent_jobs(source, {job.job_id for job in due})
+        report.due = len(due)
+        askable = [job for job in due if source.facts.cannot_ask(job, source) is None]
+        speechless = [job for job in due if source.facts.cannot_ask(job, source) is not None]
+        if speechless:
+            await self._end_speechless(source, speechless)
+        asker = self._asker(source, await self._since())
+        while askable:
+            asked = await asker.run(askable, between=lambda: self._between(source, asker, report))
+            self._count(report, asked)
+            if asked.trouble is not None and asked.troubled_job is None:
+                return
+            if asked.trouble is not None and self._blocked(await self._state(source.name)) is not None:
+                return
+            silent = [job for job in askable if job.job_id not in asked.answered and job.job_id != asked.troubled_job]
+            if asked.trouble is None:
+                await self._postpone(source, silent)
+                return
+            askable = silent  # one job's trouble is not the others'
+
+    @staticmethod
+    def _count(report: PassReport, asked: Asked) -> None:
+        report.questions += asked.questions
+        report.ended += asked.ended
+        report.adopted += asked.adopted
+
+    async def _between(self, source: SourceSettings, asker: Asker, report: PassReport) -> None:
+        for job in await self._urgent_jobs(source, set()):
+            self._count(report, await asker.run([job]))
+
+    async def _urgent_jobs(self, source: SourceSettings, already: set[str]) -> list[Job]:
+        urgent, self._lines[source.name].urgent = self._lines[source.name].urgent, {}
+        wanted = [job_id for job_id in urgent if job_id not in already]
+        if not wanted:
+            return []
+        found = await self._store.write(lambda tx: [tx.jobs.find(source.name, job_id) for job_id in wanted])
+        now = self._clock.now()
+        return [
+            job
+            for job in found
+            if job is not None
+            and (job.not_before is None or job.not_before <= now)
+            and source.facts.cannot_ask(job, source) is None
+        ]
+
+    async def _postpone(self, source: SourceSettings, jobs: list[Job]) -> None:
+        """Jobs the provider's answers did not speak of are asked about later, not at once for ever."""
+        if not jobs:
+            return
+        now, judge = self._clock.now(), self._judges[source.name]
+
+        def postpone(tx: Tx) -> None:
+            for job in jobs:
+                judge.apply(tx, Finding(job.job_id, problem="the provider's answers did not speak of the job"), None, now)
+
+        await self._store.write(postpone)
+
+    async def _end_speechless(self, source: SourceSettings, jobs: list[Job]) -> None:
+        """A job nobody can be asked about ends at its deadline, and says so."""
+        now, rules = self._clock.now(), self._rules[source.name]
+
+        def end(tx: Tx) -> None:
+            for old in jobs:
+                job = tx.jobs.find(source.name, old.job_id)
+                if job is None:
+                    continue
+                obstacle = source.facts.cannot_ask(job, source) or "nobody can be asked"
+                if job.state is not JobState.PENDING:
+                    tx.jobs.change(job, job.with_(next_poll_at=None))
+                elif job.deadline_at is not None and now >= job.deadline_at:
+                    give_up(tx, self._ledger, job, Reason.STALE, By.DEADLINE, now, f"cannot be asked about: {obstacle}")
+                else:
+                    waiting = timetable.scheduled(job, source, now, askable=False)
+                    tx.jobs.change(job, waiting.with_(last_error=f"cannot be asked about: {obstacle}"))
+
+        await self._store.write(end)
+        log.info("sweep.speechless", source=source.name, jobs=len(jobs), tick_s=rules.tick_s)
+
+    async def _end_unreachable(self, source: SourceSettings) -> None:
+        """Jobs past their deadline whose provider gave no answer since, for longer than `give_up_after_s`."""
+        now = self._clock.now()
+
+        def end(tx: Tx) -> None:
+            for job in tx.jobs.overdue(source.name, now, STEP):
+                limit = max(job.deadline_at or now, timetable.started(job) + source.give_up_after_s)
+                answered = job.asked_at is not None and job.deadline_at is not None and job.asked_at >= job.deadline_at
+                if now >= limit and not (answered and now < limit + source.give_up_after_s):
+                    give_up(
+                        tx, self._ledger, job, Reason.UNREACHABLE, By.DEADLINE, now,
+                        f"the provider could not be asked: {job.last_error or 'no answer'}",
+                    )  # fmt: skip
+
+        await self._store.write(end)
+
+    # -- held deliveries and orphans ----------------------------------------------------------------------------
+
+    async def _ask_held(self, source: SourceSettings, report: PassReport) -> None:
+        """Deliveries of unknown jobs whose time is over: ask once each, few a pass, so that made-up ids cannot use up
+        the budget of real jobs."""
+        if source.api_key is None:
+            return
+        now = self._clock.now()
+        held = await self._store.write(
+            lambda tx: tx.deliveries.held_before(source.name, now - source.hold_s, HELD_A_PASS)
+        )
+        for job_id in dict.fromkeys(delivery.job_id for delivery in held if delivery.job_id is not None):
+            stub = Job(source.name, job_id, registered_at=now)
+            if source.facts.cannot_ask(stub, source) is not None:
+                await self._refuse_held(source, job_id)
+                continue
+            asker = self._asker(source, now)
+            asked = await asker.run([stub], apply=lambda tx, finding, poll, at: self._found(tx, source, finding, poll, at))
+            self._count(report, asked)
+            if asked.trouble is not None:
+                return
+
+    def _found(self, tx: Tx, source: SourceSettings, finding: Finding, poll_id: int | None, now: float) -> None:
+        if finding.unlisted or (finding.problem is not None and not finding.missing):
+            return
+        if finding.missing:
+            self._quarantine_held(tx, source, finding.job_id, now)
+            return
+        registrar.adopt(tx, found_job(source.name, finding, "asked", now), source, now)
+        self._judges[source.name].apply(tx, finding, poll_id, now)
+
+    async def _refuse_held(self, source: SourceSettings, job_id: str) -> None:
+        now = self._clock.now()
+        await self._store.write(lambda tx: self._quarantine_held(tx, source, job_id, now))
+
+    async def _expire_held(self, source: SourceSettings) -> None:
+        """Without a key nobody can be asked: what was held in vain is quarantined."""
+        if source.api_key is not None:
+            return
+        now = self._clock.now()
+
+        def expire(tx: Tx) -> None:
+            for delivery in tx.deliveries.held_before(source.name, now - source.hold_s, STEP):
+                self._quarantine_held(tx, source, delivery.job_id or "", now)
+
+        await self._store.write(expire)
+
+    @staticmethod
+    def _quarantine_held(tx: Tx, source: SourceSettings, job_id: str, now: float) -> None:
+        for delivery in tx.deliveries.held_before(source.name, now - source.hold_s, STEP):
+            if (delivery.job_id or "") != job_id:
+                continue
+            tx.deliveries.decide(replace(delivery, verdict=Verdict.QUARANTINED, reason="unknown_job"), Verdict.HELD)
+            if delivery.event_key is not None:
+                tx.deliveries.release_key(source.name, delivery.event_key, delivery.id)
+
+    async def _adopt(self, source: SourceSettings, report: PassReport) -> None:
+        """Look through the list for jobs nobody registered: seldom, and only when no question is due."""
+        if not (source.adopt_unregistered and source.facts.lists and source.api_key) or report.due:
+            return
+        rules, now = self._rules[source.name], self._clock.now()
+        state = await self._state(source.name)
+        if state.adopted_at is not None and abs(now - state.adopted_at) < max(rules.not_yet_s, 5 * rules.tick_s):
+            return
+        await self._store.write(lambda tx: tx.sources.put(replace(tx.sources.get(source.name), adopted_at=now)))
+        asked = await self._asker(source, await self._since()).run([])
+        self._count(report, asked)
+        if asked.adopted:
+            log.info("sweep.adopted", source=source.name, jobs=asked.adopted)
+
+    async def _since(self) -> float:
+        """From when on ended jobs count as ours: the beginning of the record, less an hour."""
+        if self._adopts_since is None:
+            now = self._clock.now()
+
+            def begin(tx: Tx) -> float:
+                kept = tx.meta.get("began_at")
+                if kept is None:
+                    tx.meta.put("began_at", repr(now))
+                    return now
+                return float(kept)
+
+            self._adopts_since = await self._store.write(begin) - ADOPTION_GRACE_S
+        return self._adopts_since
+
+
+async def pass_safely(sweep: Sweep, name: str) -> PassReport | None:
+    """A pass whose failure is logged and tried again at the next tick."""
+    try:
+        return await sweep.pass_once(name)
+    except StoreUnavailable as error:
+        log.warning("sweep.store_unavailable", source=name, error=str(error))
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("sweep.failed", source=name)
+    return None
