@@ -4,9 +4,122 @@ Beyond uvicorn's own: head and body of a short answer leave in one write (one pa
 is given before its request was whole is the last on the connection, and reading stops while later requests wait.
 """
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 if TYPE_CHECKING:
     from receiver.guard import Guard
+
+_NO_BODY = (204, 304)
+
+
+class Exchange(RequestResponseCycle):
+    """What the application reads a request from and writes its answer to."""
+
+    def __init__(self, guard: "Guard", *, keep_alive: bool) -> None:
+        super().__init__(
+            scope=guard.scope,
+            transport=guard.transport,
+            flow=guard.flow,
+            logger=guard.logger,
+            access_logger=guard.access_logger,
+            access_log=False,
+            default_headers=guard.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=guard.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=guard.on_response_complete,
+        )
+        self._guard = guard
+        self._held = b""
+        """The head of an answer of known length, kept back for its body."""
+        self._until_close = False
+        """No length and no chunks: an HTTP/1.0 reader learns the end from the connection's."""
+
+    async def receive(self) -> ASGIReceiveEvent:
+        if self.waiting_for_100_continue and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        if not self.disconnected and not self.response_complete:
+            if self.flow.read_paused and self._guard.wants_more():
+                self.flow.resume_reading()
+            await self.message_event.wait()
+            self.message_event.clear()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        body, self.body = bytes(self.body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        kind = message["type"]
+        if not self.response_started and kind == "http.response.start":
+            self._start(message["status"], message.get("headers", ()))  # type: ignore[arg-type] # told by `type`
+        elif self.response_started and not self.response_complete and kind == "http.response.body":
+            self._go_on(message.get("body", b""), message.get("more_body", False))
+        else:
+            raise RuntimeError(f"the application sent {kind!r} out of turn")
+
+    def _start(self, status: int, headers: Any) -> None:
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        if self.more_body or self._guard.is_last():
+            self.keep_alive = False
+        lines = [STATUS_LINE[status]]
+        told_close = False
+        for name, value in (*self.default_headers, *headers):
+            if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
+                raise RuntimeError("the application sent a header that would break the answer in two")
+            name = name.lower()
+            if name == b"content-length":
+                self.expected_content_length, self.chunked_encoding = int(value), False
+            elif name == b"transfer-encoding" and value.lower() == b"chunked":
+                self.chunked_encoding = True
+            elif name == b"connection" and value.lower() == b"close":
+                self.keep_alive, told_close = False, True
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in _NO_BODY:
+            self._until_close = self.scope["http_version"] == "1.0"
+            self.chunked_encoding = not self._until_close
+            if self.chunked_encoding:
+                lines.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self.keep_alive = False
+        lines.append(b"\r\n" if self.keep_alive or told_close else b"connection: close\r\n\r\n")
+        self._held = b"".join(lines)
+        if self.chunked_encoding or self._until_close:
+            self._write(b"")  # a stream's first part may be long in coming; its reader waits for the head
+
+    def _write(self, data: bytes) -> None:
+        held, self._held = self._held, b""
+        if held or data:
+            self.transport.write(held + data if held else data)
+
+    def _go_on(self, body: bytes, more_body: bool) -> None:
+        if self.scope["method"] == "HEAD":
+            self.expected_content_length = 0
+            self._write(b"")
+        elif self.chunked_encoding:
+            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            self._write(chunk if more_body else chunk + b"0\r\n\r\n")
+        else:
+            if not self._until_close:
+                self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("the application sent more than the content-length it named")
+            self._write(body)
+        if more_body:
+            return
+        if self.expected_content_length:
+            raise RuntimeError("the application sent less than the content-length it named")
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self._guard.close()
+        self.on_response()

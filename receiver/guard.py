@@ -67,7 +67,14 @@ class Guard(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._floor = floor
         self._limits = floor.limits
+        self._active: Exchange | None = None
+        """The exchange the application works on; later ones wait in `pipeline`."""
         self._closing = False
+        """The last answer is out, or there will be none: nothing that comes in is read any more."""
+        self._deaf = False
+        """What comes in makes no sense any more, but earlier requests are still to be answered."""
+        self._ending = False
+        """Nothing more comes in; close when all is answered."""
         self._in_body = False
         self._spoken = False
         """Whether a whole head ever came."""
@@ -77,6 +84,8 @@ class Guard(HttpToolsProtocol):
         self._body_bytes = 0
         self._left_bytes = 0
         self._dry_bytes = 0
+        self._unread_bytes = 0
+        """What lay unsent when the other side was last seen to stop reading."""
         self._stash = b""
         self._hosts = self._codings = 0
         self._unclear: Answer | None = None
@@ -95,28 +104,33 @@ class Guard(HttpToolsProtocol):
         self._floor.connections.leave(self)
         self._closing, self._stash = True, b""
         self.pipeline.clear()
+        if self._active is not None and not self._active.response_complete:
+            self._active.disconnected = True
+            self._active.message_event.set()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio asks whether to stay open
         if self._limits.half_close and not self._closing and not self._in_body and self._unanswered():
-            self._last_answer()
+            self._ending = True
             return True
         return None
 
     def _unanswered(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._active is not None and not self._active.response_complete
 
-    def _last_answer(self) -> None:
-        """Whatever is being answered is the last; nothing more is read for it to answer."""
-        self._stash = b""
-        last = self.pipeline[0][0] if self.pipeline else self.cycle
-        last.keep_alive = False
+    def is_last(self) -> bool:
+        """Whether the answer that begins now is the last on this connection."""
+        return (self._ending or self._floor.draining) and self.wants_more()
+
+    def wants_more(self) -> bool:
+        """Whether reading on serves the request that is being answered, and not a later one."""
+        return not self.pipeline and not self._stash and not self._deaf
 
     def _settle(self) -> None:
         """Tell the Floor which phase this connection is in now."""
-        if self._closing:
+        if self._closing and (self._in_body or not self.transport.get_write_buffer_size()):
             phase = Phase.CLOSING
-        elif self.flow.write_paused:
+        elif self._closing or self.flow.write_paused:
             phase = Phase.STUCK
         elif self._in_body:
             phase = Phase.BODY
@@ -126,6 +140,8 @@ class Guard(HttpToolsProtocol):
             phase = Phase.HEAD
         else:
             phase = Phase.IDLE if self._spoken else Phase.FRESH
+        if phase is Phase.STUCK:
+            self._unread_bytes = self.transport.get_write_buffer_size()
         self._floor.connections.enter(self, phase, self.loop.time())
 
     def pause_writing(self) -> None:
@@ -139,7 +155,7 @@ class Guard(HttpToolsProtocol):
     # -- bytes in ------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._closing:
+        if self._closing or self._deaf:
             return  # answered already; it is read only so that the answer is not lost to a reset
         if self._stash:
             self._stash += data
@@ -156,7 +172,7 @@ class Guard(HttpToolsProtocol):
     def _feed_slices(self, data: bytes) -> None:
         """Feed what came; what lies behind a request that waits for its turn is kept back."""
         at = 0
-        while at < len(data) and not self._closing:
+        while at < len(data) and not (self._closing or self._deaf):
             if self.pipeline:
                 self._stash = data[at:]
                 self.flow.pause_reading()
@@ -174,13 +190,13 @@ class Guard(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             # No other protocol is spoken here; the request was answered as it is, and the next one may follow.
             if self.scope["method"] == "CONNECT":
-                self._last_answer()
+                self._deaf = self._ending = True
             elif rest := data[upgrade.args[0] :]:
                 self._begun_bytes = 0
                 self._feed(rest)
             return
         except httptools.HttpParserError:
-            if not self._closing:
+            if not (self._closing or self._deaf):
                 self._floor.count("bad_request")
                 self.refuse(answers.BAD_REQUEST)
             return
@@ -189,7 +205,7 @@ class Guard(HttpToolsProtocol):
             if self._dry_bytes > _DRY_BYTES:
                 self._floor.count("trailers")
                 self.refuse(answers.HEAD_TOO_LARGE)
-        elif self._begun_bytes > self._limits.max_head_bytes and not self._unanswered():
+        elif self._begun_bytes > self._limits.max_head_bytes:
             self._floor.count("head_too_large")
             self.refuse(answers.HEAD_TOO_LARGE)
 
@@ -238,14 +254,15 @@ class Guard(HttpToolsProtocol):
         scope["raw_path"], scope["query_string"] = path, query
         text = path.decode("latin-1")
         scope["path"] = unquote(text) if "%" in text else text
-        before = self.cycle
-        self.cycle = Exchange(self, keep_alive=version == "1.1" and self.parser.should_keep_alive())
+        exchange = Exchange(self, keep_alive=version == "1.1" and self.parser.should_keep_alive())
+        self.cycle = exchange
         self._in_body, self._body_bytes, self._dry_bytes = True, 0, 0
-        if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
-        else:
+        if self._unanswered():
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.appendleft((exchange, self.app))
+        else:
+            self._active = exchange
+            self._start_asgi_task(exchange, self.app)
 
     def _judge_head(self, version: str) -> Answer | None:
         """Why this head is not taken, or None. What two readers may read differently is refused (RFC 9112, 11.2)."""
@@ -279,19 +296,20 @@ class Guard(HttpToolsProtocol):
             return
         if self.pipeline:
             following, app = self.pipeline.pop()
+            self._active = following
             self._start_asgi_task(following, app)
-        elif stash := self._stash:
-            self._stash = b""
+        if self._stash and not self.pipeline:  # also the body of the request that was just begun
+            stash, self._stash = self._stash, b""
             self._feed_slices(stash)
-        if not self.pipeline and not self._stash and not self._closing:
+        if self._closing:
+            return
+        if (self._ending or self._deaf) and not self._unanswered():
+            self.close()
+        elif self.wants_more():
             self.flow.resume_reading()
         self._settle()
 
     # -- the way out ---------------------------------------------------------------------------------------------
-
-    def wants_more(self) -> bool:
-        """Whether reading on serves the request that is being answered, and not a later one."""
-        return not self.pipeline and not self._stash
 
     def close(self) -> None:
         """The answer is out and it was the last. A sender that is still sending is let finish for a moment: closing
@@ -309,21 +327,21 @@ class Guard(HttpToolsProtocol):
     def refuse(self, answer: Answer) -> None:
         """Answer on the wire's own behalf, as the last thing on this connection. A request read before and not yet
         answered comes first; then the connection ends without a word, for an answer now would be taken for its own."""
-        cycle = self.cycle
-        if self._in_body and cycle is not None and not self.pipeline:
-            if not cycle.response_started and not cycle.disconnected:
-                self.transport.write(answer.raw())
-            cycle.disconnected = True
-            cycle.message_event.set()
-        elif self._unanswered():
-            if self._in_body:  # the broken one is last in the queue: nobody will answer it
-                self.pipeline.popleft()
-            self._in_body, self._begun_bytes = False, 0
-            self._last_answer()
-            self.flow.pause_reading()
-            return
-        else:
+        active = self._active
+        if active is None or active.response_complete:
             self.transport.write(answer.raw())
+        elif self._in_body and self.cycle is active:
+            if not active.response_started and not active.disconnected:
+                self.transport.write(answer.raw())
+            active.disconnected = True
+            active.message_event.set()
+        else:
+            if self._in_body:  # the broken one is the last in the queue: nobody will answer it
+                self.pipeline.popleft()
+                self.cycle = self.pipeline[0][0] if self.pipeline else active
+            self._deaf = self._ending = True
+            self._in_body, self._begun_bytes, self._stash = False, 0, b""
+            return
         self._begun_bytes = self._begun_bytes or 1
         self.close()
 
@@ -331,8 +349,11 @@ class Guard(HttpToolsProtocol):
         """A deadline has passed."""
         if phase is Phase.IDLE:
             self.close()
-        elif phase is Phase.BODY and self._unanswered() and not self.cycle.response_started:
+        elif phase is Phase.BODY and self._active is self.cycle and not self._active.response_started:
             self.refuse(answers.TOO_SLOW)
+        elif phase is Phase.STUCK and self.transport.get_write_buffer_size() < self._unread_bytes:
+            self._floor.connections.leave(self)  # it reads, if slowly: the time begins anew
+            self._settle()
         else:
             self.cut()
 
@@ -343,10 +364,8 @@ class Guard(HttpToolsProtocol):
         self.transport.abort()
 
     def shutdown(self) -> None:
-        """The server stops: close now, or with the answer that is under way."""
-        if self._unanswered():
-            self._last_answer()
-        else:
+        """The server stops: close what is silent; what is being answered closes with its answer."""
+        if not self._unanswered():
             self.close()
 
 

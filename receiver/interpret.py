@@ -62,7 +62,7 @@ class Interpreter:
         now = self._clock.now()
         try:
             await self._store.write(lambda tx: self._decide_all(tx, batch, now))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever one delivery does, the others go on
             if len(batch) == 1:
                 await self._give_up(batch[0], error)
                 return 1
@@ -73,7 +73,7 @@ class Interpreter:
     async def _decide_alone(self, each: Understood, now: float) -> None:
         try:
             await self._store.write(lambda tx: self._decide(tx, each, now))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - kept as the delivery's own verdict
             await self._give_up(each, error)
 
     async def _give_up(self, each: Understood, error: Exception) -> None:
@@ -102,7 +102,9 @@ class Interpreter:
             document = jsontext.parse_object(delivery.body)
         except jsontext.NotJson as error:
             return Understood(delivery, {}, Reading(problem=f"malformed: {error}"))
-        return Understood(delivery, document, source.facts.read(RawRequest(delivery.headers, delivery.body), document, source))
+        return Understood(
+            delivery, document, source.facts.read(RawRequest(delivery.headers, delivery.body), document, source)
+        )
 
     # -- deciding, inside one transaction -----------------------------------------------------------------------
 

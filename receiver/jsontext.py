@@ -12,7 +12,7 @@ MAX_DEPTH = 200
 _LONGEST_NUMBER = 400
 
 
-class NotJson(ValueError):
+class NotJson(ValueError):  # noqa: N818 - it says what the text is not
     """The bytes are not a JSON text we take; the message says why in one or two words (it is stored as the reason)."""
 
 

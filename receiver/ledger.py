@@ -143,7 +143,9 @@ def outcome_message(job: Job, provider: str, now: float, *, supersedes: str | No
     return _message(identity, name, data, now, source=job.source, job_id=job.job_id, supersedes=supersedes)
 
 
-def event_message(delivery: Delivery, event: str, document: dict[str, Any], provider: str, key: str, now: float) -> Message:
+def event_message(
+    delivery: Delivery, event: str, document: dict[str, Any], provider: str, key: str, now: float
+) -> Message:
     """What the application is told of an event that belongs to no job: the event as it is."""
     data = {
         "source": delivery.source,

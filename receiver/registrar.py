@@ -116,7 +116,9 @@ def adopt(tx: Tx, job: Job, source: SourceSettings, now: float) -> Job | None:
     if not tx.jobs.add(job):
         return None
     tx.jobs.note(
-        HistoryEntry(job.source, job.job_id, now, None, JobState.PENDING, None, job.registered_by, note="found at the provider")
+        HistoryEntry(
+            job.source, job.job_id, now, None, JobState.PENDING, None, job.registered_by, note="found at the provider"
+        )
     )
     _welcome(tx, job)
     return job

@@ -23,7 +23,7 @@ def started(job: Job) -> float:
 
 
 def scheduled(job: Job, source: SourceSettings, now: float, *, askable: bool) -> Job:
-    """A job with its deadline and its first question set. One nobody can be asked about is looked at at its deadline."""
+    """A job with its deadline and its first question set. One nobody can be asked about waits for its deadline."""
     poll_after_s, fail_after_s = source.effective_timeouts(job.modality)
     deadline = started(job) + fail_after_s
     first = min(started(job) + poll_after_s, deadline) if askable else deadline
@@ -62,7 +62,7 @@ def frozen(job: Job, now: float, *, stands_still: bool) -> Job:
 
 
 def late_look_at(job: Job, rules: ReconcileSettings, now: float) -> float | None:
-    """When a stale job is looked at again: `late_polls` looks, widening from its own timeout to a day. None: no more."""
+    """When a stale job is looked at again: `late_polls` looks, widening from its timeout to a day. None: no more."""
     if job.late_polls >= rules.late_polls:
         return None
     first = max(rules.poll_min_s, min((job.deadline_at or now) - started(job), LATE_WATCH_S))

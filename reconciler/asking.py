@@ -90,13 +90,14 @@ class Asker:
 
     async def _take_token(self) -> None:
         while True:
-            per_min = self.source.effective_polls_per_min
-            taken, wait_s = await self.store.write(
-                lambda tx: tx.sources.take_tokens(self.source.name, self.clock.now(), per_min, 1)
-            )
+            taken, wait_s = await self.store.write(self._take)
             if taken:
                 return
             await asyncio.sleep(min(max(wait_s, 0.005), 5.0))  # a wall clock that steps must not make this long
+
+    def _take(self, tx: Tx) -> tuple[int, float]:
+        per_min = self.source.effective_polls_per_min
+        return tx.sources.take_tokens(self.source.name, self.clock.now(), per_min, 1)
 
     async def _keep_all(
         self,

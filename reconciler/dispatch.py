@@ -69,7 +69,12 @@ class Dispatch:
     """The pushing side of the outbox. `apps` maps a source to where its messages go; a source not in it is pulled."""
 
     def __init__(
-        self, store: Store, apps: Mapping[str, AppSettings], push: Callable[[AppSettings], Push], clock: Clock, chance: Random
+        self,
+        store: Store,
+        apps: Mapping[str, AppSettings],
+        push: Callable[[AppSettings], Push],
+        clock: Clock,
+        chance: Random,
     ) -> None:
         self._store = store
         self._apps = apps

@@ -65,7 +65,15 @@ class Judge:
         asked = timetable.frozen(asked, now, stands_still=finding.freezes)
         if asked.deadline_at is not None and now >= asked.deadline_at:
             self._save(tx, job, asked)
-            return self._give_up(tx, asked, Reason.STALE, By.DEADLINE, poll_id, now, f"the provider still says {finding.status or 'running'}")
+            return self._give_up(
+                tx,
+                asked,
+                Reason.STALE,
+                By.DEADLINE,
+                poll_id,
+                now,
+                f"the provider still says {finding.status or 'running'}",
+            )
         return self._save(tx, job, self._again(asked, now, finding))
 
     def _missing(self, tx: Tx, job: Job, asked: Job, poll_id: int | None, now: float, finding: Finding) -> Job:
@@ -82,9 +90,7 @@ class Judge:
             return self._give_up(tx, asked, Reason.NOT_FOUND, By.POLL, poll_id, now, note)
         return self._save(tx, job, self._soon(asked, now, finding))
 
-    def _give_up(
-        self, tx: Tx, job: Job, reason: Reason, by: By, poll_id: int | None, now: float, note: str
-    ) -> Job:
+    def _give_up(self, tx: Tx, job: Job, reason: Reason, by: By, poll_id: int | None, now: float, note: str) -> Job:
         return give_up(tx, self.ledger, job, reason, by, now, note, poll_id)
 
     def _again(self, job: Job, now: float, finding: Finding) -> Job:

@@ -197,7 +197,7 @@ class Pusher:
         self._client: httpx.AsyncClient | None = None
 
     async def post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str]]:
-        """POST and read the status; the answer's body is not wanted. Raises OSError or TimeoutError with what met us."""
+        """POST and read the status; the answer's body is not wanted. Raises OSError (or TimeoutError) without one."""
         client = self._client
         if client is None:
             client = self._client = httpx.AsyncClient(
@@ -239,4 +239,3 @@ class Pusher:
         """Close the client."""
         if self._client is not None:
             await self._client.aclose()
-

@@ -122,8 +122,9 @@ class Reconciler:
             await bell.wait(LOOK_S)
 
     async def _interpret_all(self) -> None:
-        while not self._stopping and await self.interpreter.run_once() >= BATCH // 2:
-            await asyncio.sleep(0)
+        read = BATCH
+        while not self._stopping and read >= BATCH // 2:
+            read = await self.interpreter.run_once()
 
     async def _tell_all(self) -> None:
         if not self._stopping:
@@ -165,9 +166,7 @@ class Reconciler:
             log.info("prune.done", **gone)
 
     async def _alert(self) -> None:
-        for name in await watch_webhook_loss(
-            self._store, self._settings.sources, self._settings.alerts, self._clock
-        ):
+        for name in await watch_webhook_loss(self._store, self._settings.sources, self._settings.alerts, self._clock):
             log.warning("alert.webhook_loss", source=name)
 
     async def _clock_stepped(self, by_s: float) -> None:

@@ -74,9 +74,7 @@ class Sweep:
         self._ledger = ledger
         self._sources = sources
         self._rules = {name: source.reconcile(rules) for name, source in sources.items()}
-        self._judges = {
-            name: Judge(source, self._rules[name], ledger, chance) for name, source in sources.items()
-        }
+        self._judges = {name: Judge(source, self._rules[name], ledger, chance) for name, source in sources.items()}
         self._outbound = outbound
         self._lines = {name: _Line() for name in sources}
         self._adopts_since: float | None = None
@@ -153,7 +151,9 @@ class Sweep:
         for job in new:
             if job.state is JobState.PENDING:
                 tx.jobs.change(job, registrar.schedule(job, source, now))
-                note = HistoryEntry(job.source, job.job_id, now, None, job.state, None, job.registered_by, note="inserted")
+                note = HistoryEntry(
+                    job.source, job.job_id, now, None, job.state, None, job.registered_by, note="inserted"
+                )
                 tx.jobs.note(note)
                 tx.deliveries.unhold(job.source, [job.job_id] + ([job.alias] if job.alias else []))
             else:
@@ -235,7 +235,9 @@ class Sweep:
 
         def postpone(tx: Tx) -> None:
             for job in jobs:
-                judge.apply(tx, Finding(job.job_id, problem="the provider's answers did not speak of the job"), None, now)
+                judge.apply(
+                    tx, Finding(job.job_id, problem="the provider's answers did not speak of the job"), None, now
+                )
 
         await self._store.write(postpone)
 
@@ -293,7 +295,9 @@ class Sweep:
                 await self._refuse_held(source, job_id)
                 continue
             asker = self._asker(source, now)
-            asked = await asker.run([stub], apply=lambda tx, finding, poll, at: self._found(tx, source, finding, poll, at))
+            asked = await asker.run(
+                [stub], apply=lambda tx, finding, poll, at: self._found(tx, source, finding, poll, at)
+            )
             self._count(report, asked)
             if asked.trouble is not None:
                 return

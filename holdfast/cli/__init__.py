@@ -1,4 +1,4 @@
-"""The `holdfast` command: one file a subcommand, loaded only when it is called (start-up time is part of the product)."""
+"""The `holdfast` command: one file a subcommand, loaded only when it is called (start-up is part of the product)."""
 
 import importlib
 import os

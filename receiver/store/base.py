@@ -8,7 +8,7 @@ Instants are seconds since 1970 UTC and are always handed in; a store never look
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from receiver.records import Delivery, DeliveryId, HistoryEntry, Job, Message, Poll, Registration, SourceState
 from receiver.states import JobState, Verdict
@@ -27,7 +27,9 @@ class Deliveries(Protocol):
 
     def get(self, delivery_id: DeliveryId) -> Delivery | None: ...
 
-    def claim_key(self, source: str, key: str, delivery_id: DeliveryId, at: float, window_s: float | None) -> DeliveryId:
+    def claim_key(
+        self, source: str, key: str, delivery_id: DeliveryId, at: float, window_s: float | None
+    ) -> DeliveryId:
         """Claim an event key by its unique constraint; answers the id that holds it (our own: we were first).
 
         With a window, a claim older than that is taken over.

@@ -94,8 +94,8 @@ class View(Protocol):
         ...
 
     def next_unread(self, limit: int, max_bytes: int) -> list[Delivery]:
-        """The oldest deliveries with verdict `new`, in id order: at most `limit`, and at most `max_bytes` of bodies (but
-        always one)."""
+        """The oldest deliveries with verdict `new`, in id order: at most `limit`, with at most `max_bytes` of bodies
+        (but always one)."""
         ...
 
     def unread(self) -> int:

@@ -10,14 +10,15 @@ from receiver.store.sqlite.driver import Connection, Row
 
 COLUMNS = "id, source, received_at, remote, headers, body, body_sha256, verdict, reason, event, event_key, job_id"
 
-INSERT = f"INSERT OR IGNORE INTO deliveries ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+INSERT = f"INSERT OR IGNORE INTO deliveries ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
-UNREAD = f"SELECT {COLUMNS} FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?"  # noqa: S608 - constants
+UNREAD = f"SELECT {COLUMNS} FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?"
 UNREAD_SIZES = "SELECT length(body) FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?"
 
 HELD_BEFORE = (
     "SELECT id, source, received_at, remote, headers, NULL, body_sha256, verdict, reason, event, event_key, job_id"
-    " FROM deliveries WHERE verdict = 'held' AND source = ? AND received_at < ? ORDER BY id LIMIT ?"
+    " FROM deliveries INDEXED BY deliveries_held_since WHERE verdict = 'held' AND source = ?"
+    " AND received_at < ? ORDER BY id LIMIT ?"
 )
 
 
@@ -72,7 +73,7 @@ class SqliteDeliveries:
         return self._c.executemany(INSERT, [row_of(delivery) for delivery in deliveries]).rowcount
 
     def get(self, delivery_id: DeliveryId) -> Delivery | None:
-        row = self._c.execute(f"SELECT {COLUMNS} FROM deliveries WHERE id = ?", (delivery_id,)).fetchone()  # noqa: S608 - constants
+        row = self._c.execute(f"SELECT {COLUMNS} FROM deliveries WHERE id = ?", (delivery_id,)).fetchone()
         return delivery_of(row) if row else None
 
     def claim_key(
@@ -128,8 +129,10 @@ class SqliteDeliveries:
         )
 
     def count_held(self, source: str) -> int:
-        row = self._c.execute("SELECT count(*) FROM deliveries WHERE verdict = 'held' AND source = ?", (source,))
-        return int(row.fetchone()[0])
+        row = self._c.execute(
+            "SELECT n FROM tallies WHERE kind = 'deliveries' AND source = ? AND state = 'held'", (source,)
+        ).fetchone()
+        return int(row[0]) if row else 0
 
     def held_before(self, source: str, received_before: float, limit: int) -> list[Delivery]:
         rows = self._c.execute(HELD_BEFORE, (source, clock.text(received_before), limit))

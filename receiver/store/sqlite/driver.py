@@ -29,7 +29,7 @@ Connection = sqlite3.Connection
 Row = tuple[Any, ...]
 
 SAFE_FOR_TWO_WRITERS = (3, 51, 3)
-"""From here on (and in the back-ports 3.44.6 and 3.50.7) the WAL-reset bug is fixed: sqlite.org/wal.html#walresetbug."""
+"""From here on (and in back-ports, see below) the WAL-reset bug is fixed: sqlite.org/wal.html#walresetbug."""
 
 BUSY_MS = 100
 """How long SQLite itself waits for a lock; the writer keeps trying after that, and looks at its queue in between."""
@@ -46,7 +46,11 @@ def version() -> str:
 def two_writers_are_safe() -> bool:
     """Whether two processes may write to one file with this library."""
     parts = tuple(int(part) for part in version().split("."))
-    return parts >= SAFE_FOR_TWO_WRITERS or parts[:2] == (3, 44) and parts >= (3, 44, 6) or parts[:2] == (3, 50) and parts >= (3, 50, 7)
+    return (
+        parts >= SAFE_FOR_TWO_WRITERS
+        or (parts[:2] == (3, 44) and parts >= (3, 44, 6))
+        or (parts[:2] == (3, 50) and parts >= (3, 50, 7))
+    )
 
 
 def open_writer(path: Path) -> Connection:
@@ -64,11 +68,13 @@ def open_writer(path: Path) -> Connection:
         connection.execute("PRAGMA foreign_keys=ON")
         synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
     except sqlite3.Error as error:
-        raise StoreUnavailable(f"opening the database {path}: {error}; check that the file is a database and its folder can be written") from error
+        raise StoreUnavailable(
+            f"opening the database {path}: {error}; check that the file is a database and its folder can be written"
+        ) from error
     if mode != "wal" or synchronous != 2:
         connection.close()
         raise StoreUnavailable(
-            f"opening the database {path}: journal_mode={mode} synchronous={synchronous} where wal and 2 (FULL) are needed; "
+            f"opening the database {path}: journal_mode={mode} synchronous={synchronous} where wal and 2 are needed; "
             "is it on a network file system?"
         )
     return connection

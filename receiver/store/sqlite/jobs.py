@@ -18,21 +18,19 @@ FIELDS = (
 COLUMNS = ", ".join(FIELDS)
 
 # Due order is the order of the index; the key makes it total, so that a page never starves its tail.
-DUE = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND next_poll_at <= ? ORDER BY next_poll_at LIMIT ?"  # noqa: S608 - constants
+DUE = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND next_poll_at <= ? ORDER BY next_poll_at LIMIT ?"
 OVERDUE = (
-    f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND state = 'pending' AND deadline_at <= ?"  # noqa: S608 - constants
+    f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND state = 'pending' AND deadline_at <= ?"
     " ORDER BY deadline_at LIMIT ?"
 )
-UNSCHEDULED = f"SELECT {COLUMNS} FROM jobs WHERE scheduled = 0 AND source = ? LIMIT ?"  # noqa: S608 - constants
-OPEN = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND state = 'pending' ORDER BY registered_at LIMIT ?"  # noqa: S608 - constants
+UNSCHEDULED = f"SELECT {COLUMNS} FROM jobs WHERE scheduled = 0 AND source = ? LIMIT ?"
+OPEN = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND state = 'pending' ORDER BY registered_at LIMIT ?"
 NEXT_DUE = "SELECT min(next_poll_at) FROM jobs WHERE source = ? AND next_poll_at IS NOT NULL"
-BY_ID = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND job_id = ?"  # noqa: S608 - constants
-BY_ALIAS = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND alias = ?"  # noqa: S608 - constants
-INSERT = (
-    f"INSERT OR IGNORE INTO jobs ({COLUMNS}, scheduled) VALUES ({', '.join('?' * len(FIELDS))}, 1)"  # noqa: S608 - constants
-)
+BY_ID = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND job_id = ?"
+BY_ALIAS = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND alias = ?"
+INSERT = f"INSERT OR IGNORE INTO jobs ({COLUMNS}, scheduled) VALUES ({', '.join('?' * len(FIELDS))}, 1)"
 CHANGE = (
-    "UPDATE jobs SET "  # noqa: S608 - constants
+    "UPDATE jobs SET "
     + ", ".join(f"{field} = ?" for field in FIELDS[2:])
     + ", scheduled = 1 WHERE source = ? AND job_id = ? AND state = ? AND revision = ?"
 )
@@ -172,7 +170,8 @@ class SqliteJobs:
 
     def count_open(self, source: str, at_most: int) -> int:
         row = self._c.execute(
-            "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE source = ? AND state = 'pending' LIMIT ?)", (source, at_most)
+            "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE source = ? AND state = 'pending' LIMIT ?)",
+            (source, at_most),
         )
         return int(row.fetchone()[0])
 
@@ -240,7 +239,7 @@ class SqliteJobs:
     def delete(self, keys: Sequence[tuple[str, str]]) -> int:
         gone = 0
         for table in ("job_history", "polls"):
-            self._c.executemany(f"DELETE FROM {table} WHERE source = ? AND job_id = ?", keys)  # noqa: S608 - two constants
+            self._c.executemany(f"DELETE FROM {table} WHERE source = ? AND job_id = ?", keys)
         for key in keys:
             gone += self._c.execute(
                 "DELETE FROM jobs WHERE source = ? AND job_id = ? AND state <> 'pending'", key

@@ -21,15 +21,18 @@ _IN_ORDER = (
 _FREE = " AND (leased_until IS NULL OR leased_until <= ?)"
 _OF_SOURCES = " AND source IN (SELECT value FROM json_each(?))"
 CLAIM_PUSH = (
-    f"SELECT {COLUMNS}, leased_until FROM outbox WHERE state = 'pending' AND next_attempt_at <= ?"  # noqa: S608 - constants
+    f"SELECT {COLUMNS}, leased_until FROM outbox INDEXED BY outbox_due WHERE state = 'pending' AND next_attempt_at <= ?"
     f"{_FREE}{_IN_ORDER}{_OF_SOURCES} ORDER BY next_attempt_at, seq LIMIT ?"
 )
 CLAIM_PULL = (
-    f"SELECT {COLUMNS}, leased_until FROM outbox INDEXED BY outbox_due WHERE state = 'pending'"  # noqa: S608 - constants
+    f"SELECT {COLUMNS}, leased_until FROM outbox INDEXED BY outbox_due WHERE state = 'pending'"
     f"{_FREE}{_IN_ORDER}{_OF_SOURCES} ORDER BY next_attempt_at, seq LIMIT ?"
 )
 CLAIM_PULL_ALL = CLAIM_PULL.replace(_OF_SOURCES, "")
-NEXT_ATTEMPT = "SELECT min(max(next_attempt_at, coalesce(leased_until, ''))) FROM (SELECT next_attempt_at, leased_until FROM outbox WHERE state = 'pending' ORDER BY next_attempt_at LIMIT 1000)"
+NEXT_ATTEMPT = (
+    "SELECT min(max(next_attempt_at, coalesce(leased_until, ''))) FROM (SELECT next_attempt_at, leased_until"
+    " FROM outbox INDEXED BY outbox_due WHERE state = 'pending' ORDER BY next_attempt_at LIMIT 1000)"
+)
 
 
 def message_of(row: Row) -> Message:
@@ -135,7 +138,7 @@ class SqliteOutbox:
         )
 
     def get(self, message_id: str) -> Message | None:
-        row = self._c.execute(f"SELECT {COLUMNS} FROM outbox WHERE id = ?", (message_id,)).fetchone()  # noqa: S608 - constants
+        row = self._c.execute(f"SELECT {COLUMNS} FROM outbox WHERE id = ?", (message_id,)).fetchone()
         return message_of(row) if row else None
 
     def bring_forward(self, latest: float) -> int:

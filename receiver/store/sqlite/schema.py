@@ -31,6 +31,7 @@ CREATE TABLE deliveries (
 ) STRICT;
 CREATE INDEX deliveries_new ON deliveries (id) WHERE verdict = 'new';
 CREATE INDEX deliveries_held ON deliveries (source, job_id) WHERE verdict = 'held';
+CREATE INDEX deliveries_held_since ON deliveries (source, id) WHERE verdict = 'held';
 CREATE INDEX deliveries_quarantined ON deliveries (id) WHERE verdict = 'quarantined';
 CREATE INDEX deliveries_job ON deliveries (source, job_id, id) WHERE job_id IS NOT NULL;
 CREATE TABLE event_keys (
@@ -303,7 +304,9 @@ def migrate(connection: Connection) -> list[str]:
         if "_sqlite_migrations" in database.table_names():
             applied = [
                 name
-                for (name,) in connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'holdfast'")
+                for (name,) in connection.execute(
+                    "SELECT name FROM _sqlite_migrations WHERE migration_set = 'holdfast'"
+                )
             ]
             newer = sorted(set(applied) - set(KNOWN))
             if newer:

@@ -28,7 +28,7 @@ class SqliteSources:
         self._c = connection
 
     def get(self, name: str) -> SourceState:
-        row = self._c.execute(f"SELECT {COLUMNS} FROM source_state WHERE name = ?", (name,)).fetchone()  # noqa: S608 - constants
+        row = self._c.execute(f"SELECT {COLUMNS} FROM source_state WHERE name = ?", (name,)).fetchone()
         if row is None:
             return SourceState(name)
         return SourceState(
@@ -50,7 +50,7 @@ class SqliteSources:
 
     def put(self, state: SourceState) -> None:
         self._c.execute(
-            f"INSERT INTO source_state ({COLUMNS}) VALUES ({', '.join('?' * len(FIELDS))}) ON CONFLICT (name) DO UPDATE"  # noqa: S608 - constants
+            f"INSERT INTO source_state ({COLUMNS}) VALUES ({', '.join('?' * len(FIELDS))}) ON CONFLICT (name) DO UPDATE"
             " SET " + ", ".join(f"{field} = excluded.{field}" for field in FIELDS[1:]),
             (
                 state.name,

@@ -104,8 +104,8 @@ class Spiller:
         except (SpillFailed, OSError) as error:
             log.error("spill.failed", error=str(error), deliveries=len(group))
             failure = StoreUnavailable(
-                f"keeping a delivery: neither the database ({self._failing()}) nor the spill journal ({error}) takes it; "
-                "free space or mend the disk"
+                f"keeping a delivery: neither the database ({self._failing()}) nor the spill journal ({error}) "
+                "takes it; free space or mend the disk"
             )
             for pending in group:
                 if self.settle(pending):

@@ -34,12 +34,15 @@ def _values(bucket_s: int, start: float, end: float, source: str | None) -> dict
     }
 
 
-def stats_rows(connection: Connection, bucket_s: int, start: float, end: float, source: str | None) -> list[dict[str, Any]]:
+def stats_rows(
+    connection: Connection, bucket_s: int, start: float, end: float, source: str | None
+) -> list[dict[str, Any]]:
     """Deliveries and refusals counted by bucket, source and verdict, oldest bucket first."""
     values = _values(bucket_s, start, end, source)
     rows = connection.execute(DELIVERIES, values).fetchall() + connection.execute(REFUSALS, values).fetchall()
     return [
-        {"bucket_start": clock.text(row[0]), "source": row[1], "verdict": row[2], "count": row[3]} for row in sorted(rows)
+        {"bucket_start": clock.text(row[0]), "source": row[1], "verdict": row[2], "count": row[3]}
+        for row in sorted(rows)
     ]
 
 

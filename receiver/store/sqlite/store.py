@@ -129,7 +129,9 @@ class SqliteStore:
             spill_records=self._journal.records,
         )
         if remote:
-            log.warning("store.network_file_system", file_system=kind, what="WAL needs a local disk: sqlite.org/wal.html")
+            log.warning(
+                "store.network_file_system", file_system=kind, what="WAL needs a local disk: sqlite.org/wal.html"
+            )
         if self._quarantined:
             log.error("store.damaged_file_moved", to=self._quarantined, what="a fresh database was begun beside it")
 
@@ -155,7 +157,9 @@ class SqliteStore:
     def submit(self, delivery: Delivery, done: Callable[[StoreUnavailable | None], object]) -> None:
         """Queue a delivery; `done` is called from another thread once it is durable, or with the reason it is not."""
         if self._spiller.waiting_bytes + len(delivery.body or b"") > self._options.max_waiting_bytes:
-            raise StoreUnavailable("keeping a delivery: too much waits for the disk already; the sender should try again")
+            raise StoreUnavailable(
+                "keeping a delivery: too much waits for the disk already; the sender should try again"
+            )
         pending = Pending(delivery, done, self._clock.monotonic())
         self._spiller.watch(pending)
         self._writer.put(pending)
@@ -216,7 +220,9 @@ class SqliteStore:
             self._local.connection = None
             self._readers_open.remove(connection)
             connection.close()
-            raise StoreUnavailable(f"reading the database {self._options.path}: {error}; see `holdfast check`") from error
+            raise StoreUnavailable(
+                f"reading the database {self._options.path}: {error}; see `holdfast check`"
+            ) from error
 
     def on_commit(self, hook: Callable[[frozenset[str]], None]) -> None:
         self._hooks.append(hook)

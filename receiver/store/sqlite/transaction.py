@@ -43,7 +43,8 @@ class SqliteMeta:
         newest = int(retention.deliveries_before * 1000) << 20
         start = int(self.get("prune.deliveries") or 0)
         rows = self._c.execute(
-            "SELECT id, verdict, source, job_id, received_at FROM deliveries WHERE id > ? AND id < ? ORDER BY id LIMIT ?",
+            "SELECT id, verdict, source, job_id, received_at FROM deliveries WHERE id > ? AND id < ?"
+            " ORDER BY id LIMIT ?",
             (start, newest, limit),
         ).fetchall()
         if not rows:
@@ -115,7 +116,7 @@ class SqliteMeta:
         ).rowcount
         for table in ("refusals", "acknowledgements"):
             self._c.execute(
-                f"DELETE FROM {table} WHERE bucket_start < ?",  # noqa: S608 - two constants
+                f"DELETE FROM {table} WHERE bucket_start < ?",
                 (clock.text(retention.polls_before),),
             )
         return gone

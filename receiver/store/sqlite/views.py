@@ -25,7 +25,7 @@ _HIDDEN = ("evidence", "wait_s", "remaining_s")
 _DAY_S = 86_400.0
 
 DELIVERIES = (
-    f"SELECT {_DELIVERY} FROM deliveries WHERE id < :before AND id >= :from_id AND id < :to_id"  # noqa: S608 - constants
+    f"SELECT {_DELIVERY} FROM deliveries WHERE id < :before AND id >= :from_id AND id < :to_id"
     " AND received_at >= :start AND received_at < :end AND (:source IS NULL OR source = :source)"
     " AND (:verdict IS NULL OR verdict = :verdict) ORDER BY id DESC LIMIT :limit OFFSET :skip"
 )
@@ -34,8 +34,8 @@ _DELIVERIES_BY = {
     "quarantined": DELIVERIES.replace("(:verdict IS NULL OR verdict = :verdict)", "verdict = 'quarantined'"),
     "new": DELIVERIES.replace("(:verdict IS NULL OR verdict = :verdict)", "verdict = 'new'"),
 }
-JOBS = f"SELECT rowid, {jobs.COLUMNS} FROM jobs WHERE rowid < :before"  # noqa: S608 - constants
-MESSAGES = f"SELECT {_MESSAGE} FROM outbox WHERE seq < :before"  # noqa: S608 - constants
+JOBS = f"SELECT rowid, {jobs.COLUMNS} FROM jobs WHERE rowid < :before"
+MESSAGES = f"SELECT {_MESSAGE} FROM outbox WHERE seq < :before"
 
 
 def delivery_row(row: Sequence[Any]) -> Row:
@@ -113,7 +113,7 @@ class SqliteView:
             delivery_row(found)
             for one in ids
             for found in self._c.execute(
-                f"SELECT {_DELIVERY} FROM deliveries WHERE source = ? AND job_id = ? ORDER BY id DESC LIMIT ?",  # noqa: S608 - constants
+                f"SELECT {_DELIVERY} FROM deliveries WHERE source = ? AND job_id = ? ORDER BY id DESC LIMIT ?",
                 (source, one, _MOST_PARTS),
             )
         ]
@@ -124,7 +124,7 @@ class SqliteView:
         shown["polls_made"] = shown["polls"]
         shown["polls"] = self._parts(_POLL, "polls", key)
         rows = self._c.execute(
-            f"SELECT {_MESSAGE} FROM outbox WHERE source = ? AND job_id = ? ORDER BY seq LIMIT ?",  # noqa: S608 - constants
+            f"SELECT {_MESSAGE} FROM outbox WHERE source = ? AND job_id = ? ORDER BY seq LIMIT ?",
             (*key, _MOST_PARTS),
         )
         shown["messages"] = [message_row(found) for found in rows]
@@ -132,7 +132,7 @@ class SqliteView:
 
     def _parts(self, columns: str, table: str, key: tuple[str, str]) -> list[Row]:
         rows = self._c.execute(
-            f"SELECT {columns} FROM {table} WHERE source = ? AND job_id = ? ORDER BY id DESC LIMIT ?",  # noqa: S608 - constants
+            f"SELECT {columns} FROM {table} WHERE source = ? AND job_id = ? ORDER BY id DESC LIMIT ?",
             (*key, _MOST_PARTS),
         ).fetchall()
         return [dict(zip(columns.split(", "), row, strict=True)) for row in reversed(rows)]
@@ -178,7 +178,7 @@ class SqliteView:
 
     def delivery(self, delivery_id: DeliveryId) -> Row | None:
         row = self._c.execute(
-            f"SELECT {_DELIVERY}, body FROM deliveries WHERE id = ?",  # noqa: S608 - constants
+            f"SELECT {_DELIVERY}, body FROM deliveries WHERE id = ?",
             (delivery_id,),
         ).fetchone()
         return None if row is None else delivery_row(row[:-1]) | {"body": row[-1]}
@@ -205,13 +205,13 @@ class SqliteView:
         return [message_row(row) for row in page], page[-1][0] if len(rows) > limit else None
 
     def message(self, message_id: str) -> Row | None:
-        row = self._c.execute(f"SELECT {_MESSAGE} FROM outbox WHERE id = ?", (message_id,)).fetchone()  # noqa: S608 - constants
+        row = self._c.execute(f"SELECT {_MESSAGE} FROM outbox WHERE id = ?", (message_id,)).fetchone()
         return message_row(row) if row else None
 
     def stream(self, after_seq: int, limit: int, *, undelivered_only: bool = False) -> list[tuple[int, str, str]]:
         only = " AND state = 'pending'" if undelivered_only else ""
         return self._c.execute(
-            f"SELECT seq, id, payload FROM outbox WHERE seq > ?{only} ORDER BY seq LIMIT ?",  # noqa: S608 - constants
+            f"SELECT seq, id, payload FROM outbox WHERE seq > ?{only} ORDER BY seq LIMIT ?",
             (after_seq, limit),
         ).fetchall()
 
@@ -229,7 +229,9 @@ class SqliteView:
         return ack_latency_rows(self._c, bucket_s, start, end, source)
 
     def tallies(self) -> dict[tuple[str, str, str], int]:
-        return {(row[0], row[1], row[2]): row[3] for row in self._c.execute("SELECT kind, source, state, n FROM tallies")}
+        return {
+            (row[0], row[1], row[2]): row[3] for row in self._c.execute("SELECT kind, source, state, n FROM tallies")
+        }
 
     def next_unread(self, limit: int, max_bytes: int) -> list[Delivery]:
         room = max_bytes
@@ -278,7 +280,9 @@ class SqliteView:
         )
 
     def oldest_unread_at(self) -> float | None:
-        return instant_or_none(self._one("SELECT received_at FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT 1"))
+        return instant_or_none(
+            self._one("SELECT received_at FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT 1")
+        )
 
     def sources(self) -> dict[str, Row]:
         rows = self._c.execute("SELECT * FROM source_state")

@@ -205,7 +205,9 @@ class Writer:
     def _failed(self, error: BaseException) -> None:
         if self.failing is None:
             self.failing_since = self._clock.monotonic()
-            log.warning("store.commit_failed", error=str(error), doing="deliveries go to the spill journal until it works")
+            log.warning(
+                "store.commit_failed", error=str(error), doing="deliveries go to the spill journal until it works"
+            )
         self.failing = str(error)
         if not is_locked(error):
             # SQLite waits for a lock by itself; for anything else pause here, so that a broken disk is not hammered.
@@ -219,12 +221,14 @@ class Writer:
             if self._closing or self._clock.monotonic() - work.since > WORK_PATIENCE_S:
                 work.done(
                     None,
-                    StoreUnavailable(f"writing to the database {self._path}: {error}; see `holdfast check`, then try again"),
+                    StoreUnavailable(
+                        f"writing to the database {self._path}: {error}; see `holdfast check`, then try again"
+                    ),
                 )
             else:
                 self._work.append(work)
             return
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asked
             work.done(None, error)
             return
         self._on_commit([], 0)
