@@ -77,7 +77,7 @@ def loads(text: str, place: Place, *, file: str = "") -> Settings:
     except RecursionError:
         raise _refusal("is nested too deeply", "a configuration has two levels", file) from None
     except ValueError as error:
-        raise ConfigError([_syntax(error)], file=file) from None
+        raise ConfigError([_syntax(error, text)], file=file) from None
     settings, errors = _validated(raw, place)
     if settings is not None and not errors:
         return settings
@@ -147,15 +147,16 @@ def _take(raw: dict[str, Any], path: KeyPath) -> KeyPath:
     return path
 
 
-def _syntax(error: ValueError) -> Problem:
-    text = str(error)
-    position = _POSITION.search(text)
+def _syntax(error: ValueError, text: str) -> Problem:
     if not isinstance(error, tomllib.TOMLDecodeError):
         return Problem("", None, "holds a number that cannot be read", "shorten it")
-    line = int(position.group(1)) if position and position.group(1) else None
-    column = f" (column {position.group(2)})" if position and position.group(2) else " (at the end)"
-    what = text[: position.start()] if position else text
-    return Problem("", line, f"is not TOML: {what[:1].lower()}{what[1:]}{column}", "toml.io has the syntax")
+    met = str(error)
+    position = _POSITION.search(met)
+    what = met[: position.start()] if position else met
+    line, column = (position.group(1), position.group(2)) if position else (None, None)
+    where = f"column {column}" if column else "at the end"
+    at = int(line) if line else text.count("\n") + 1
+    return Problem("", at, f"is not TOML: {what[:1].lower()}{what[1:]} ({where})", "toml.io has the syntax")
 
 
 def _add_providers(env: Mapping[str, str]) -> None:
