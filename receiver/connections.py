@@ -8,9 +8,7 @@ go by the caller.
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Generic, TypeVar
-
-C = TypeVar("C")
+from typing import Generic, Protocol, TypeVar
 
 
 class Phase(IntEnum):
@@ -63,6 +61,17 @@ class Limits:
             Phase.CLOSING: self.linger_s,
             Phase.BUSY: None,
         }[phase]
+
+
+class Guarded(Protocol):
+    """A connection, as far as it is told to go from here."""
+
+    def too_late(self, phase: Phase) -> None:
+        """The limit of this phase has passed."""
+        ...
+
+
+C = TypeVar("C", bound=Guarded)
 
 
 class Connections(Generic[C]):
@@ -126,10 +135,32 @@ class Connections(Generic[C]):
     def dispensable(self) -> C | None:
         """Who goes first when there are too many: the longest silent one between requests or before its first;
         without any, the slowest head, then the slowest body, then whoever does not read. Never one that is answered."""
-        silent = [queue for queue in (self._queues[Phase.IDLE], self._queues[Phase.FRESH]) if queue]
+        silent = [next(iter(self._queues[phase].items())) for phase in (Phase.IDLE, Phase.FRESH) if self._queues[phase]]
         if silent:
-            return next(iter(min(silent, key=lambda queue: next(iter(queue.values())))))
+            return min(silent, key=lambda item: item[1])[0]
         for phase in (Phase.CLOSING, Phase.HEAD, Phase.BODY, Phase.STUCK):
             for connection in self._queues[phase]:
                 return connection
         return None
+
+
+class Floor(Generic[C]):
+    """What all connections of one listener share."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.connections: Connections[C] = Connections(limits)
+        self.draining = False
+        """The listener stops: every answer is the last on its connection."""
+        self.cut: dict[str, int] = {}
+        """Connections ended by us, by why: a phase's name, `bad_request`, `head_too_large`, `trailers`, `too_many`."""
+
+    def count(self, why: str) -> None:
+        """Count a connection ended by us."""
+        self.cut[why] = self.cut.get(why, 0) + 1
+
+    def sweep(self, now: float) -> None:
+        """End every connection that is past the limit of its phase."""
+        for connection, phase in self.connections.late(now):
+            self.count(phase.name.lower())
+            connection.too_late(phase)

@@ -7,7 +7,7 @@ is given before its request was whole is the last on the connection, and reading
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ class Exchange(RequestResponseCycle):
         body, self.body = bytes(self.body), bytearray()
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
-    async def send(self, message: ASGISendEvent) -> None:
+    async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected:
             return
         kind = message["type"]
         if not self.response_started and kind == "http.response.start":
-            self._start(message["status"], message.get("headers", ()))  # type: ignore[arg-type] # told by `type`
+            self._start(message["status"], message.get("headers", ()))
         elif self.response_started and not self.response_complete and kind == "http.response.body":
             self._go_on(message.get("body", b""), message.get("more_body", False))
         else:

@@ -12,12 +12,12 @@ from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from receiver import answers
 from receiver.answers import Answer
-from receiver.connections import Connections, Limits, Phase
+from receiver.connections import Floor, Phase
 from receiver.exchange import Exchange
 
 _SLICE_BYTES = 4096
@@ -25,27 +25,6 @@ _SLICE_BYTES = 4096
 _DRY_BYTES = 32_768
 """Chunk extensions and trailers may bring this many bytes in a row without one byte of body."""
 _STASH_BYTES = 65_536
-
-
-class Floor:
-    """What all connections of one listener share."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.connections: Connections[Guard] = Connections(limits)
-        self.draining = False
-        """The listener stops: every answer is the last on its connection."""
-        self.cut: dict[str, int] = {}
-        """Connections ended by us, by why."""
-
-    def count(self, why: str) -> None:
-        self.cut[why] = self.cut.get(why, 0) + 1
-
-    def sweep(self, now: float) -> None:
-        """End every connection that is past the limit of its phase."""
-        for connection, phase in self.connections.late(now):
-            self.count(phase.name.lower())
-            connection.too_late(phase)
 
 
 class _Refused(Exception):  # noqa: N818 - not an error: it stops the parser, nothing else does
@@ -62,12 +41,12 @@ class Guard(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        floor: Floor,
+        floor: "Floor[Guard]",
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._floor = floor
         self._limits = floor.limits
-        self._active: Exchange | None = None
+        self._active: RequestResponseCycle | None = None
         """The exchange the application works on; later ones wait in `pipeline`."""
         self._closing = False
         """The last answer is out, or there will be none: nothing that comes in is read any more."""
@@ -349,7 +328,7 @@ class Guard(HttpToolsProtocol):
         """A deadline has passed."""
         if phase is Phase.IDLE:
             self.close()
-        elif phase is Phase.BODY and self._active is self.cycle and not self._active.response_started:
+        elif phase is Phase.BODY and self.cycle is self._active and not self.cycle.response_started:
             self.refuse(answers.TOO_SLOW)
         elif phase is Phase.STUCK and self.transport.get_write_buffer_size() < self._unread_bytes:
             self._floor.connections.leave(self)  # it reads, if slowly: the time begins anew

@@ -12,12 +12,13 @@ import functools
 import resource
 import socket
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any, cast
 
 import uvicorn
 
-from receiver.connections import Limits, Phase
-from receiver.guard import Floor, Guard
+from receiver.connections import Floor, Limits, Phase
+from receiver.guard import Guard
 from receiver.listeners import Listener
 from receiver.settings import IntakeSettings
 
@@ -52,7 +53,7 @@ class HttpServer:
     def __init__(self, app: Any, listener: Listener, limits: Limits) -> None:
         """Nothing is served before `start`; the listener is ours from here on and is closed by `stop`."""
         self.listener = listener
-        self.floor = Floor(_within_descriptors(limits))
+        self.floor: Floor[Guard] = Floor(_within_descriptors(limits))
         config = uvicorn.Config(
             app,
             http=cast("Any", functools.partial(Guard, floor=self.floor)),
@@ -105,7 +106,7 @@ class HttpServer:
 class _Server(uvicorn.Server):
     """uvicorn's server with our tick and our way to stop."""
 
-    def __init__(self, config: uvicorn.Config, floor: Floor) -> None:
+    def __init__(self, config: uvicorn.Config, floor: Floor[Guard]) -> None:
         super().__init__(config)
         self._floor = floor
         self.ready = asyncio.Event()
@@ -137,10 +138,8 @@ class _Server(uvicorn.Server):
         """Stop accepting first, hear out who is connected, then close (uvicorn's own order loses the unheard)."""
         loop = asyncio.get_running_loop()
         began, connections = loop.time(), self._floor.connections
-        await asyncio.sleep(0)  # one turn: what the kernel has completed already is accepted, not reset
         self._floor.draining = True
-        for server in self.servers:
-            server.close()
+        await self._stop_accepting()
         while loop.time() - began < self.grace_s:
             now = loop.time()
             self._floor.sweep(now)
@@ -153,6 +152,21 @@ class _Server(uvicorn.Server):
             connection.shutdown()
         await self._end()
 
+    async def _stop_accepting(self) -> None:
+        """Close the listening sockets without losing whom the kernel has connected already.
+
+        Turns of the loop, in this order: accept who waits; look no more; let the accepted ones become connections
+        (asyncio drops them when their server has closed in between); close.
+        """
+        await _turns(2)
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for each in server.sockets:
+                loop.remove_reader(each.fileno())
+        await _turns(3)
+        for server in self.servers:
+            server.close()
+
     async def _end(self) -> None:
         """Let the last answers leave; cut off what is still working after the grace."""
         tasks = list(self.server_state.tasks)
@@ -160,12 +174,18 @@ class _Server(uvicorn.Server):
             for task in tasks:
                 task.cancel("the server stops and its grace is over")
             await asyncio.wait(tasks, timeout=1.0)
-        deadline = asyncio.get_running_loop().time() + self._floor.limits.linger_s
-        while len(self._floor.connections) and asyncio.get_running_loop().time() < deadline:
+        for _ in range(int(self._floor.limits.linger_s / _LOOK_S)):
+            if not len(self._floor.connections):
+                break
             await asyncio.sleep(_LOOK_S)
         for phase in Phase:
             for connection in self._floor.connections.within(phase):
                 connection.cut()
+        await asyncio.sleep(0)
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
         await asyncio.sleep(0)
 
 
@@ -174,6 +194,4 @@ def _within_descriptors(limits: Limits) -> Limits:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or limits.max_connections <= soft - _SPARE_DESCRIPTORS:
         return limits
-    from dataclasses import replace
-
     return replace(limits, max_connections=max(1, soft - _SPARE_DESCRIPTORS))
