@@ -130,8 +130,8 @@ def said_by(value: Any) -> Any:
         told = {}
         for each in fields(value):
             mine = getattr(value, each.name)
-            default = each.default if each.default is not MISSING else None
-            if mine != default and mine is not None:
+            default = each.default_factory() if each.default_factory is not MISSING else each.default
+            if mine != default:
                 told[each.name] = said_by(mine)
         return told
     if isinstance(value, Enum):
