@@ -30,6 +30,11 @@ class AckHistogram:
         self.counts = [0] * (len(ACK_BOUNDS_S) + 1)
         self.total_s = 0.0
 
+    @property
+    def buckets(self) -> list[tuple[float, int]]:
+        """(upper bound in seconds, how many between the bound before and this one), the last bound infinite."""
+        return list(zip((*ACK_BOUNDS_S, float("inf")), self.counts, strict=True))
+
 
 class IntakeCounters:
     """All counts of one listener."""
@@ -41,6 +46,14 @@ class IntakeCounters:
         """source -> how long its deliveries took from the last byte to the answer 200."""
         self._refusals: dict[tuple[float, str, str], int] = {}
         self._acks: dict[tuple[float, str, int], list[float]] = {}
+
+    def refused_totals(self) -> dict[tuple[str, str], int]:
+        """(source or "", reason) -> how many were refused since the process started."""
+        return self.refused
+
+    def ack_histograms(self) -> dict[str, AckHistogram]:
+        """source -> how long acknowledging took since the process started."""
+        return self.acks
 
     def refuse(self, source: str, reason: str, at: float) -> None:
         """Count a refusal at an instant."""

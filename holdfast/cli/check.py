@@ -162,6 +162,8 @@ def check(ctx: click.Context, live: bool, as_json: bool) -> None:
     try:
         settings = load_settings(ctx, need="all")
     except ConfigError as error:
+        if not as_json:
+            raise  # told as every command tells it
         remarks = [Remark("config", "problem", str(each), error.exit_code) for each in error.problems]
     else:
         remarks = run_checks(settings, [*CHECKS, *(LIVE_CHECKS if live else [])])

@@ -67,7 +67,7 @@ def write_config(path: Path, *, force: bool = False) -> list[Path]:
     """
     folder = path.parent / SECRETS_FOLDER
     files = [folder / name for name in TOKENS]
-    standing = [each for each in (*files, path) if os.path.lexists(each)]
+    standing = [each for each in (path, *files) if os.path.lexists(each)]
     if standing and not force:
         todo = "choose another --path, or use --force: it keeps old tokens valid beside the new ones"
         raise HoldfastError(sentence("writing a configuration", f"{standing[0]} is there already", todo))

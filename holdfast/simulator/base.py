@@ -8,13 +8,12 @@ here is a mock of the sidecar's own code.
 import random
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import anyio
-import anyio.abc
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,6 +24,7 @@ from holdfast.simulator.gate import Gate, Handler, Kind, Quota
 from holdfast.simulator.sender import Sender, SendPolicy, Speaks, Webhook, guessed
 from holdfast.simulator.settings import Plan, Settings, UnusableError
 from holdfast.simulator.truth import SimulatedJob, new_counters
+from holdfast.simulator.workers import Workers
 from receiver import clock as clocks
 from receiver.clock import Clock, SystemClock
 
@@ -72,15 +72,14 @@ class Simulator(Speaks, ABC):
         self.webhook_url = self.settings.webhook_url
         self.counters = new_counters()
         self.jobs: dict[str, SimulatedJob] = {}
+        self._aliases: dict[str, SimulatedJob] = {}
         self.base_url = f"http://{self.name}.invalid{self.base_path}"
         self.trap_url = f"http://{self.name}.invalid/trap"
-        self.closing = anyio.Event()
+        self.events: list[Webhook] = []
+        self.workers = Workers()
         self.sender = Sender(self.policy, self.clock, self.counters, self.settings.time_scale)
         limit = self.quota_per_min if self.settings.quota_per_min is None else self.settings.quota_per_min or None
         self.quota = Quota(limit, self.settings.quota_window_s, self.clock)
-        self._group: anyio.abc.TaskGroup | None = None
-        self._busy = 0
-        self._settled = anyio.Event()
         self._gate = Gate(self)
         self.app = self._build()
 
@@ -110,10 +109,14 @@ class Simulator(Speaks, ABC):
         """What is sent when the job has just been submitted."""
         return []
 
-    def authorised(self, request: Request) -> bool:
-        """Whether the request carries a key this provider takes; by default a bearer token."""
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and self.takes(key)
+    def address(self, job: SimulatedJob | None) -> str | None:
+        """Where a webhook goes that is sent now; None when nobody is to be told."""
+        return (job.webhook_url if job is not None else None) or self.webhook_url
+
+    def refusal(self, request: Request) -> Response | None:
+        """The answer to a request without a good key; by default a bearer token is wanted."""
+        key = bearer(request)
+        return None if key is not None and self.takes(key) else self.error(401)
 
     def takes(self, key: str) -> bool:
         """Whether this is a good key."""
@@ -145,7 +148,8 @@ class Simulator(Speaks, ABC):
         fate = draw(rng, self.faults, JOB_FAULTS)
         low, high = self.settings.job_duration_s
         duration_s = low + (high - low) * rng.random()
-        plan = self.plan(number, modality, fields or {}, rng)
+        fields = dict(fields or {})
+        plan = self.plan(number, modality, fields, rng)
         self.counters["submitted"] += 1
         early, stuck = "early" in fate and "stuck" not in fate, "stuck" in fate
         job = SimulatedJob(
@@ -158,44 +162,48 @@ class Simulator(Speaks, ABC):
             state_at_end=plan.state,
             reason_at_end=plan.reason,
             word_at_end=plan.word,
-            status=self.first_word,
+            status=plan.first_word or self.first_word,
+            running_word=plan.running_word or self.running_word,
             answer=plan.answer,
             facts=plan.facts,
-            webhook_url=plan.webhook_url or self.webhook_url,
+            webhook_url=fields.get("webhook_url"),
+            poll_url=plan.poll_url,
             alias=plan.alias,
             refs=plan.refs,
-            request=dict(fields or {}),
+            request=fields,
             stuck=stuck,
             ordered=self.faults,
             faults=tuple(sorted(fate.hits)),
         )
         self.jobs[job.job_id] = job
+        if job.alias is not None:
+            self._aliases[job.alias] = job
         self.counters["early"] += early
         self.counters["stuck"] += stuck
         await self._begin(job, fate, early)
         return job
 
     async def _begin(self, job: SimulatedJob, fate: Fate, early: bool) -> None:
-        if "forged" in fate and job.webhook_url is not None:
-            self.spawn(self._forge, job, fate)
+        if "forged" in fate:
+            self.workers.spawn(self._forge, job, fate)
         beginnings = self.beginnings(job)
         if early:
             webhooks = [*beginnings, *self._end(job)]
-            self.spawn(self._tell, job, webhooks, 0, EARLY_FORGOES)
-            for webhook in webhooks if job.webhook_url is not None else ():
+            self._tell(webhooks, 0, EARLY_FORGOES)
+            for webhook in webhooks:
                 await webhook.tried.wait()
             return
-        self.spawn(self._tell, job, beginnings, 0)
+        self._tell(beginnings, 0)
         if job.duration_s != float("inf"):
-            self.spawn(self._live, job, len(beginnings))
+            self.workers.spawn(self._live, job, len(beginnings))
         else:
-            job.status = self.running_word
+            job.status = job.running_word
 
     async def _live(self, job: SimulatedJob, told: int) -> None:
         await anyio.sleep(job.duration_s * 0.2)
-        job.status = self.running_word
+        job.status = job.running_word
         await anyio.sleep(job.duration_s * 0.8)
-        await self._tell(job, self._end(job), told)
+        self._tell(self._end(job), told)
 
     def _end(self, job: SimulatedJob) -> list[Webhook]:
         job.status = job.word_at_end
@@ -205,31 +213,43 @@ class Simulator(Speaks, ABC):
         self.counters["not_announced"] += not webhooks
         return webhooks
 
-    async def _tell(
-        self, job: SimulatedJob, webhooks: list[Webhook], first: int, forgone: frozenset[str] = frozenset()
-    ) -> None:
-        """Send these webhooks at once, each with a fate of its own; back when all are settled."""
-        if job.webhook_url is None:
+    def _tell(self, webhooks: list[Webhook], first: int, forgone: frozenset[str] = frozenset()) -> None:
+        """Send these webhooks of one job at once, each with a fate of its own."""
+        for index, webhook in enumerate(webhooks, start=first):
+            assert webhook.job is not None, "an event without a job goes by announce()"
+            key = f"{webhook.job.number}:webhook:{index}"
+            self.workers.spawn(self._send, webhook, key, webhook.job.ordered, forgone)
+
+    def announce(self, webhook: Webhook) -> None:
+        """Send an event that belongs to no job; it has a fate of its own and stays in `events`."""
+        self.events.append(webhook)
+        self.counters["events"] += 1
+        self.workers.spawn(self._send, webhook, f"event:{len(self.events)}", self.faults, frozenset[str]())
+
+    async def _send(self, webhook: Webhook, key: str, ordered: Faults, forgone: frozenset[str]) -> None:
+        rng = random.Random(f"{self.seed}:{self.label}:{key}")
+        fate = draw(rng, ordered, WEBHOOK_FAULTS)
+        fate = Fate(fate.hits - forgone, fate.spot, fate.lie, fate.twist)
+        webhook.event_id = webhook.event_id or self.new_id(rng)
+        webhook.delivery_id = webhook.delivery_id or self.new_id(rng)
+        url = self.address(webhook.job)
+        if url is None:
+            webhook.tried.set()
             return
-        async with anyio.create_task_group() as group:
-            for index, webhook in enumerate(webhooks, start=first):
-                rng = random.Random(f"{self.seed}:{self.label}:{job.number}:webhook:{index}")
-                fate = draw(rng, job.ordered, WEBHOOK_FAULTS)
-                fate = Fate(fate.hits - forgone, fate.spot, fate.lie, fate.twist)
-                job.faults = tuple(sorted({*job.faults, *fate.hits}))
-                webhook.event_id = webhook.event_id or self.new_id(rng)
-                webhook.delivery_id = webhook.delivery_id or self.new_id(rng)
-                group.start_soon(self.sender.deliver, webhook, job.webhook_url, fate, job.ordered, self)
+        if webhook.job is not None:
+            webhook.job.faults = tuple(sorted({*webhook.job.faults, *fate.hits}))
+        await self.sender.deliver(webhook, url, fate, ordered, self)
 
     async def _forge(self, job: SimulatedJob, fate: Fate) -> None:
-        assert job.webhook_url is not None, "nobody forges a webhook that has no address"
         await anyio.sleep(min(job.duration_s, self.settings.job_duration_s[1]) * fate.spot)
+        url = self.address(job)
+        if url is None:
+            return
         rng = random.Random(f"{self.seed}:{self.label}:{job.number}:forgery")
         webhook = self.forgery(job, None if fate.lie else self.new_id(rng))
         webhook.event_id, webhook.delivery_id = self.new_id(rng), self.new_id(rng)
         stranger = fate.lie and not job.ordered.forged_knows_url
-        url = guessed(job.webhook_url, fate.twist) if stranger else job.webhook_url
-        await self.sender.forge(webhook, url, self)
+        await self.sender.forge(webhook, guessed(url, fate.twist) if stranger else url, self)
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -238,43 +258,25 @@ class Simulator(Speaks, ABC):
         """Run this provider's jobs and webhooks; leaving stops them where they are."""
         await self.sender.open()
         try:
-            async with anyio.create_task_group() as group:
-                self._group = group
-                try:
-                    yield self
-                finally:
-                    self.closing.set()
-                    group.cancel_scope.cancel()
+            async with self.workers.running():
+                yield self
         finally:
-            self._group = None
             await self.sender.close()
-
-    def spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
-        """Run something beside the requests; `idle()` waits for it. Only while `running()`."""
-        assert self._group is not None, "a simulator works inside running()"
-        self._busy += 1
-        self._group.start_soon(self._busily, work, args)
-
-    async def _busily(self, work: Callable[..., Awaitable[None]], args: tuple[Any, ...]) -> None:
-        try:
-            await work(*args)
-        finally:
-            self._busy -= 1
-            if self._busy == 0:
-                self._settled.set()
-                self._settled = anyio.Event()
-
-    async def idle(self) -> None:
-        """Wait until every job that ends has ended and every webhook is delivered or given up."""
-        while self.is_busy:
-            await self._settled.wait()
 
     @property
     def is_busy(self) -> bool:
         """Whether a job is still to end or a webhook still to be settled."""
-        return self._busy > 0
+        return self.workers.is_busy
+
+    async def idle(self) -> None:
+        """Wait until every job that ends has ended and every webhook is delivered or given up."""
+        await self.workers.idle()
 
     # -- truth --------------------------------------------------------------------------------------------------
+
+    def find(self, job_id: str) -> SimulatedJob | None:
+        """The job of this id or alias."""
+        return self.jobs.get(job_id) or self._aliases.get(job_id)
 
     def truth(self) -> list[SimulatedJob]:
         """All jobs in the order of submission."""
@@ -294,6 +296,7 @@ class Simulator(Speaks, ABC):
             "counters": dict(self.counters),
             "faults": self.faults.as_dict(),
             "jobs": [job.as_dict() for job in self.jobs.values()],
+            "events": [event.as_dict() for event in self.events],
         }
 
     # -- helpers for providers ----------------------------------------------------------------------------------
@@ -325,3 +328,9 @@ class Simulator(Speaks, ABC):
         app = Starlette(routes=routes, exception_handlers={404: lost, 405: lost})
         app.router.redirect_slashes = False
         return app
+
+
+def bearer(request: Request) -> str | None:
+    """The bearer token of a request, if it has one."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key if scheme.lower() == "bearer" and key else None

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from holdfast.simulator.faults import API_FAULTS, Fate, Faults, draw
+from holdfast.simulator.workers import Workers
 from receiver.clock import Clock
 
 Kind = Literal["submit", "read", "manage"]
@@ -64,12 +65,12 @@ class Guarded(Protocol):
     faults: Faults
     counters: Counter[str]
     clock: Clock
-    closing: anyio.Event
+    workers: Workers
     trap_url: str
     retry_after: Literal["seconds", "date", "none"]
 
-    def authorised(self, request: Request) -> bool:
-        """Whether the request carries a key this provider takes."""
+    def refusal(self, request: Request) -> Response | None:
+        """The answer to a request without a good key."""
         ...
 
     def charge(self, request: Request) -> float | None:
@@ -104,8 +105,9 @@ class Gate:
     async def _answer(self, kind: Kind, handler: Handler, request: Request) -> Response:
         provider = self._provider
         provider.counters["api_requests"] += 1
-        if not provider.authorised(request):
-            return provider.error(401)
+        refusal = provider.refusal(request)
+        if refusal is not None:
+            return refusal
         wait_s = provider.charge(request)
         if wait_s is not None:
             provider.counters["api_over_quota"] += 1
@@ -135,11 +137,11 @@ class Gate:
         provider, faults = self._provider, self._provider.faults
         if "api_hang" in fate:
             with anyio.move_on_after(faults.api_hang_s):
-                await provider.closing.wait()
+                await provider.workers.closing.wait()
             return provider.error(503)
         if "api_slow" in fate:
             with anyio.move_on_after(faults.api_slow_s):
-                await provider.closing.wait()
+                await provider.workers.closing.wait()
         if "api_error_5xx" in fate:
             return provider.error(500 if fate.twist % 2 else 503)
         if "api_rate_limited" in fate:
@@ -171,13 +173,17 @@ class Gate:
         provider = self._provider
         response = provider.error(429)
         style = provider.faults.retry_after
-        style = provider.retry_after if style == "provider" else style
-        if style == "seconds":
-            response.headers["Retry-After"] = str(math.ceil(wait_s))
-        elif style == "date":
-            moment = datetime.fromtimestamp(math.ceil(provider.clock.now() + wait_s), UTC)
-            response.headers["Retry-After"] = email.utils.format_datetime(moment, usegmt=True)
+        name_wait(response, wait_s, provider.retry_after if style == "provider" else style, provider.clock)
         return response
+
+
+def name_wait(response: Response, wait_s: float, style: str, clock: Clock) -> None:
+    """Put a Retry-After on an answer: `seconds`, `date` or `none`."""
+    if style == "seconds":
+        response.headers["Retry-After"] = str(math.ceil(wait_s))
+    elif style == "date":
+        moment = datetime.fromtimestamp(math.ceil(clock.now() + wait_s), UTC)
+        response.headers["Retry-After"] = email.utils.format_datetime(moment, usegmt=True)
 
 
 def _malformed(body: bytes, twist: int) -> Response:

@@ -113,7 +113,6 @@ class OmniFence(Simulator):
             word="failed" if failed else "completed",
             answer=answer,
             facts={"job_id": job_id, "is_prohibited": answer["is_prohibited"]},
-            webhook_url=str(url) if url else None,
         )
 
     def _categories(self, modality: str, prohibited: bool, flagged: int) -> dict[str, Any]:

@@ -50,6 +50,16 @@ class Webhook:
     tried: anyio.Event = field(default_factory=anyio.Event)
     """Set when the first attempt is over, or was dropped."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form of an event that belongs to no job."""
+        return {
+            "event": self.event,
+            "event_id": self.event_id,
+            "body": self.body,
+            "faults": sorted(self.faults),
+            "attempts": [attempt.as_dict() for attempt in self.attempts],
+        }
+
 
 CUT_OFF = "the connection was given up in mid-body"
 _MALFORMED = ("cut", "text", "array", "empty", "bad utf-8")
@@ -105,14 +115,9 @@ class Sender:
             self._count(webhook, "reordered")
             with anyio.move_on_after(faults.reorder_s):
                 await self._gone_out.wait()
-        for fault, counter in (
-            ("wrong_id", "wrong_id"),
-            ("malformed", "malformed"),
-            ("slow", "slow"),
-            ("stale", "stale"),
-        ):
-            if fault in fate:
-                self._count(webhook, counter)
+        for fault in ("wrong_id", "malformed", "slow", "stale"):
+            if fault in fate and (fault != "wrong_id" or webhook.wrong is not None):
+                self._count(webhook, fault)
         async with anyio.create_task_group() as group:
             group.start_soon(self._until_accepted, webhook, url, fate, faults, provider)
             if "duplicate" in fate:

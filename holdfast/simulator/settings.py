@@ -60,4 +60,8 @@ class Plan:
     reason: str | None = None
     alias: str | None = None
     refs: dict[str, str] = field(default_factory=dict)
-    webhook_url: str | None = None
+    poll_url: str | None = None
+    """Where the provider says it can be read."""
+    first_word: str | None = None
+    running_word: str | None = None
+    """Status words of this job before its end, where they differ from the provider's usual ones."""

@@ -13,6 +13,7 @@ from receiver import clock
 
 COUNTERS: tuple[str, ...] = (
     "submitted",
+    "events",
     "finished",
     "early",
     "stuck",
@@ -84,11 +85,14 @@ class SimulatedJob:
     """The provider's own last status word."""
     status: str
     """The provider's status word now."""
+    running_word: str = "processing"
     answer: dict[str, Any] = field(default_factory=dict)
     """The provider's record of the finished job: what is read once it has ended."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Keys and values that no true account of this job may contradict."""
     webhook_url: str | None = None
+    """The address the submission named, if it did."""
+    poll_url: str | None = None
     alias: str | None = None
     refs: dict[str, str] = field(default_factory=dict)
     request: dict[str, Any] = field(default_factory=dict)
@@ -123,6 +127,7 @@ class SimulatedJob:
             "provider": self.provider,
             "job_id": self.job_id,
             "alias": self.alias,
+            "poll_url": self.poll_url,
             "refs": self.refs,
             "modality": self.modality,
             "state": self.state,

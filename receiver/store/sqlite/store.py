@@ -47,6 +47,9 @@ class SqliteOptions:
     spill_after_s: float = 1.0
     max_waiting_bytes: int = 64 << 20
     """Bodies queued for the writer together; past it `record` refuses at once."""
+    keeper: bool = True
+    """Whether this process is the one that records deliveries: it alone owns the spill journal and the high-water mark
+    and may move a damaged file aside. The others (reconcile, the command line) leave them alone."""
 
 
 class SqliteStore:
@@ -78,14 +81,16 @@ class SqliteStore:
 
     def _open(self) -> None:
         path = self._options.path
-        report = inspect(path, self._clock)
-        self._quarantined = str(report.moved_to) if report.moved_to else None
+        if self._options.keeper:
+            report = inspect(path, self._clock)
+            self._quarantined = str(report.moved_to) if report.moved_to else None
         connection = driver.open_writer(path)
         try:
             with contextlib.suppress(sqlite3.OperationalError):  # somebody reads or writes: the log is folded in later
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             schema.migrate(connection)
-            self._catch_up(connection)
+            if self._options.keeper:
+                self._catch_up(connection)
         except sqlite3.Error as error:
             connection.close()
             raise StoreUnavailable(
@@ -96,7 +101,8 @@ class SqliteStore:
             raise
         self._writer.on_idle = self._idle
         self._writer.start(connection)
-        self._spiller.start()
+        if self._options.keeper:
+            self._spiller.start()
         self._log_durability(connection)
 
     def _catch_up(self, connection: Connection) -> None:
@@ -140,12 +146,14 @@ class SqliteStore:
             return
         self._closed = True
         self._writer.close()
-        self._spiller.close()
+        if self._options.keeper:
+            self._spiller.close()
         self._readers.shutdown(wait=True)
         for connection in self._readers_open:
             connection.close()
-        with contextlib.suppress(OSError):
-            self._mark.sync()
+        if self._options.keeper:
+            with contextlib.suppress(OSError):
+                self._mark.sync()
 
     # -- deliveries ---------------------------------------------------------------------------------------------
 
@@ -156,6 +164,10 @@ class SqliteStore:
 
     def submit(self, delivery: Delivery, done: Callable[[StoreUnavailable | None], object]) -> None:
         """Queue a delivery; `done` is called from another thread once it is durable, or with the reason it is not."""
+        if not self._options.keeper:
+            raise StoreUnavailable(
+                "keeping a delivery: this process is not the receiver; start it with `holdfast receive`"
+            )
         if self._spiller.waiting_bytes + len(delivery.body or b"") > self._options.max_waiting_bytes:
             raise StoreUnavailable(
                 "keeping a delivery: too much waits for the disk already; the sender should try again"
@@ -240,6 +252,8 @@ class SqliteStore:
             hook(changed)
 
     def _idle(self) -> None:
+        if not self._options.keeper:
+            return
         if self._journal.records and self._writer.failing is None:
             report = self._journal.drain(self._writer.insert)
             log.info("spill.drained", records=report.records, damaged=len(report.damaged))
@@ -271,21 +285,45 @@ class SqliteStore:
         )
 
     def backup(self, path: str, progress: Callable[[int, int], None] | None = None) -> None:
-        """Copy in steps over a connection of its own; the writer goes on meanwhile."""
+        copy_to(self._options.path, path, progress)
+
+
+def copy_to(database: Path, path: str, progress: Callable[[int, int], None] | None = None) -> None:
+    """Copy a database in steps, over a connection of its own; the writer goes on meanwhile. Raises StoreUnavailable."""
+    if not database.exists():
+        raise StoreUnavailable(f"backing up {database}: there is no such file; check store.url")
+    try:
+        source, target = driver.open_reader(database), sqlite3.connect(path)
         try:
-            source, target = driver.open_reader(self._options.path), sqlite3.connect(path)
-            try:
-                source.backup(
-                    target, pages=2048, progress=lambda _status, left, total: progress and progress(total - left, total)
-                )
-                answer = target.execute("PRAGMA quick_check").fetchone()[0]
-            finally:
-                source.close()
-                target.close()
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"backing up to {path}: {error}; is the folder there and writable?") from error
-        if answer != "ok":
-            raise StoreUnavailable(f"backing up to {path}: the copy did not pass its check ({answer})")
+            source.backup(
+                target, pages=2048, progress=lambda _status, left, total: progress and progress(total - left, total)
+            )
+            answer = target.execute("PRAGMA quick_check").fetchone()[0]
+        finally:
+            source.close()
+            target.close()
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"backing up to {path}: {error}; is the folder there and writable?") from error
+    if answer != "ok":
+        raise StoreUnavailable(f"backing up to {path}: the copy did not pass its check ({answer})")
+
+
+def look_at(path: Path, look: Callable[[View], T]) -> T:
+    """One look at a record that another process may own. Raises StoreUnavailable."""
+    if not path.exists():
+        raise StoreUnavailable(
+            f"reading the database {path}: there is no such file; start `holdfast run`, or `holdfast migrate`"
+        )
+    connection = driver.open_reader(path)
+    try:
+        connection.execute("BEGIN")
+        return look(SqliteView(connection))
+    except sqlite3.Error as error:
+        raise StoreUnavailable(
+            f"reading the database {path}: {error}; run `holdfast migrate`, or see `holdfast check`"
+        ) from error
+    finally:
+        connection.close()
 
 
 def _resolve(future: "asyncio.Future[Any]", value: Any, error: BaseException | None) -> None:
