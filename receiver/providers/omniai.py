@@ -257,6 +257,8 @@ class OmniAI:
     Settings: type[BaseModel] = Extras
     default_base_url: str | None = "https://api-v2.getomni.ai"
     signed = True
+    needs_secret_header = True
+    """It does not say which header carries the secret, so a `secret` alone could check nothing."""
     retries = True
     ack_budget_s = 4.0
     """The provider waits 5 s (3.9)."""
