@@ -38,7 +38,7 @@ def claim_of(status: str) -> Claim:
     return _CLAIMS.get(status.lower(), Claim.RUNNING)
 
 
-def reason_of(claim: Claim) -> Reason | None:
+def reason_of(claim: Claim | None) -> Reason | None:
     """Why a job failed: the provider alone says so here, nothing is ever cancelled."""
     return Reason.PROVIDER if claim is Claim.FAILED else None
 
@@ -126,14 +126,19 @@ class _Asked:
         self._ids = frozenset(self.open)
         self._told: set[str] = set()
 
-    def unlisted(self, job_id: str, row: Mapping[str, Any]) -> Iterator[Finding]:
-        """A finding for a row of a job that was not asked about, once; nothing for one that was."""
+    def unlisted(self, job_id: str, row: Mapping[str, Any], *, listed_open: bool) -> Iterator[Finding]:
+        """A finding for a row of a job that was not asked about, once; nothing for one that was. A row without a
+        status (1.4) is as open as the list it stands in; of an ended one nobody knows how it ended."""
         if job_id in self._ids or job_id in self._told:
             return
         self._told.add(job_id)
+        status = word(row.get("status"))
+        claim = claim_of(status) if status else (Claim.RUNNING if listed_open else None)
         yield Finding(
             job_id,
-            status=word(row.get("status")),
+            claim=claim,
+            reason=reason_of(claim),
+            status=status,
             modality=modality_of(row),
             submitted_at=_created_at(row),
             unlisted=True,
@@ -199,7 +204,7 @@ def _open_pages(asked: _Asked, walk: _Walk) -> Asking:
     while walk.goes_on and asked.open and walk.cheaper_than(len(asked.open)):
         reply = yield walk.question()
         for job_id, row in walk.take(reply):
-            yield from asked.unlisted(job_id, row)
+            yield from asked.unlisted(job_id, row, listed_open=True)
             status = word(row.get("status"))
             if job_id in asked.open and (status is None or claim_of(status) is Claim.RUNNING):
                 running = Finding(job_id, Claim.RUNNING, status=status, modality=modality_of(row))
@@ -212,7 +217,7 @@ def _ended_pages(asked: _Asked, walk: _Walk, tell: bool) -> Generator[Question |
     while walk.goes_on and len(asked.open) > len(found) and walk.cheaper_than(len(asked.open)):
         reply = yield walk.question()
         for job_id, row in walk.take(reply):
-            yield from asked.unlisted(job_id, row)
+            yield from asked.unlisted(job_id, row, listed_open=False)
             if job_id not in asked.open:
                 continue
             status = word(row.get("status"))
@@ -239,8 +244,9 @@ def ask_through_lists(jobs: Sequence[Job], source: "SourceSettings") -> Asking:
 def look_around() -> Asking:
     """No job is due: what the provider has that nobody may have registered (CONTRACT 6)."""
     asked = _Asked(())
-    for walk in (_Walk(_OPEN, {}, _RECENT_PAGES), _Walk(_ENDED, {}, 1)):
+    for statuses, most_pages in ((_OPEN, _RECENT_PAGES), (_ENDED, 1)):
+        walk = _Walk(statuses, {}, most_pages)
         while walk.goes_on:
             reply = yield walk.question()
             for job_id, row in walk.take(reply):
-                yield from asked.unlisted(job_id, row)
+                yield from asked.unlisted(job_id, row, listed_open=statuses == _OPEN)

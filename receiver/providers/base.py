@@ -165,7 +165,8 @@ class Finding:
     freezes: bool = False
     """It waits for a person: the deadline clock stands still."""
     unlisted: bool = False
-    """A job found in a list that is not among the jobs asked about: a candidate for adoption."""
+    """A job found in a list that is not among the jobs asked about: a candidate for adoption. Its `claim` is what the
+    row says, for that decision alone; it settles nothing."""
 
 
 Asking = Generator[Question | Finding, Reply | None, None]

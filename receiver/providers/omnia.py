@@ -218,19 +218,21 @@ class Omnia:
         return "no poll URL: register the job with the links.self of its submission"
 
     def ask(self, jobs: Sequence[Job], source: "SourceSettings", now: float) -> Asking:
-        """One read a task, for there is no list (2.4). An answer that empties the user's bucket ends the round: the
-        rest is due again later, and the application needs the tokens too (OM-7)."""
+        """One read a task, for there is no list (2.4). The answer that empties the user's bucket ends the round: the
+        rest is put off until it is full again, for the application needs the tokens too (OM-7)."""
+        refill_s: float | None = None
         for job in jobs:
             url = _poll_url(job, source)
             if url is None or source.api_key is None:
                 yield Finding(job.job_id, problem=self.cannot_ask(job, source))
-                continue
-            reply = yield Question(url=url, job_id=job.job_id)
-            if reply is None:
-                return
-            yield _finding(job, reply, url, source)
-            if _bucket_reset_s(reply):
-                return
+            elif refill_s:
+                yield Finding(job.job_id, problem="not asked: the rate limit is used up", retry_after_s=refill_s)
+            else:
+                reply = yield Question(url=url, job_id=job.job_id)
+                if reply is None:
+                    return
+                yield _finding(job, reply, url, source)
+                refill_s = _bucket_reset_s(reply)
 
     def classify(self, reply: Reply) -> Trouble | None:
         """The HTTP class first, refined by `error.code`; a body may be missing or a gateway's page (2.6)."""

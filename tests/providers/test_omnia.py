@@ -386,13 +386,17 @@ def test_a_job_that_cannot_be_asked_about_does_not_keep_others_waiting(source: S
 def test_an_emptied_bucket_is_left_to_fill(
     headers: dict[str, str], wait_s: float | None, asked: int, source: SourceSettings
 ) -> None:
-    """The bucket is the user's own (OM-7): the answer that empties it ends the round, and says for how long."""
+    """The bucket is the user's own (OM-7): the answer that empties it ends the round, and all wait for the refill."""
     jobs = [registered(), job_of("task_2", alias="generation_2", poll_url=f"{LINK}2")]
     second = reply_of({"data": {"id": "task_2", "status": "completed"}})
     had = talk(PROVIDER, jobs, source, answers(reply_of(task("processing"), 200, START, **headers), second))
 
     assert had.told["task_1"].retry_after_s == wait_s
     assert len(had.questions) == asked
+    assert had.told["task_2"].claim is (Claim.COMPLETED if asked == 2 else None)
+    if asked == 1:
+        reset = float(headers["x_ratelimit_reset"])
+        assert (had.told["task_2"].retry_after_s, had.told["task_2"].missing) == (reset, False)
 
 
 def test_there_is_no_list_to_look_around_in(source: SourceSettings) -> None:

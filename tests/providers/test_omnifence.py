@@ -511,13 +511,13 @@ def test_trouble_at_the_provider_ends_the_round_and_keeps_what_was_told(source: 
 
 
 def test_jobs_of_others_in_a_list_are_candidates_for_adoption(source: SourceSettings) -> None:
-    """They are marked, carry what a row tells, and claim nothing."""
+    """They are marked and carry what a row tells, without a result."""
     account = Account({"a": "queued", "b": "queued", "c": "queued", "stranger": "processing"})
     had = asked_of(account, ["a", "b", "c"], source)
     stranger = had.unlisted["stranger"]
 
-    assert (stranger.claim, stranger.status, stranger.modality) == (None, "processing", "image")
-    assert stranger.submitted_at == START + 3
+    assert (stranger.claim, stranger.status, stranger.modality) == (Claim.RUNNING, "processing", "image")
+    assert (stranger.submitted_at, stranger.result) == (START + 3, None)
 
 
 def test_with_no_job_due_the_recent_jobs_are_listed(source: SourceSettings) -> None:
@@ -526,12 +526,21 @@ def test_with_no_job_due_the_recent_jobs_are_listed(source: SourceSettings) -> N
     had = talk(PROVIDER, [], source, account)
 
     assert [question.query["status"] for question in had.questions] == ["queued,processing", "completed,failed"]
-    assert {job_id: finding.status for job_id, finding in had.unlisted.items()} == {
-        "open": "queued",
-        "done": "completed",
-        "bad": "failed",
+    assert {job_id: (finding.status, finding.claim) for job_id, finding in had.unlisted.items()} == {
+        "open": ("queued", Claim.RUNNING),
+        "done": ("completed", Claim.COMPLETED),
+        "bad": ("failed", Claim.FAILED),
     }
     assert had.told == {}
+
+    account.row_fields = ("job_id", "created_at")
+    bare = talk(PROVIDER, [], source, account).unlisted
+
+    assert {job_id: finding.claim for job_id, finding in bare.items()} == {
+        "open": Claim.RUNNING,
+        "done": None,
+        "bad": None,
+    }
 
 
 def test_looking_around_is_bounded(source: SourceSettings) -> None:
