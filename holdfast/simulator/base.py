@@ -109,6 +109,11 @@ class Simulator(Speaks, ABC):
         """What is sent when the job has just been submitted."""
         return []
 
+    @property
+    def secret(self) -> str | None:
+        """What webhooks are signed with now, if this provider signs or has been given a secret."""
+        return self.settings.webhook_secret
+
     def address(self, job: SimulatedJob | None) -> str | None:
         """Where a webhook goes that is sent now; None when nobody is to be told."""
         return (job.webhook_url if job is not None else None) or self.webhook_url
@@ -149,6 +154,8 @@ class Simulator(Speaks, ABC):
         low, high = self.settings.job_duration_s
         duration_s = low + (high - low) * rng.random()
         fields = dict(fields or {})
+        if not str(fields.get("webhook_url", "http://")).startswith(("http://", "https://")):
+            raise UnusableError("webhook_url must be an http or https URL")
         plan = self.plan(number, modality, fields, rng)
         self.counters["submitted"] += 1
         early, stuck = "early" in fate and "stuck" not in fate, "stuck" in fate
@@ -293,6 +300,7 @@ class Simulator(Speaks, ABC):
             "provider": self.name,
             "base_url": self.base_url,
             "webhook_url": self.webhook_url,
+            "webhook_secret": self.secret,
             "counters": dict(self.counters),
             "faults": self.faults.as_dict(),
             "jobs": [job.as_dict() for job in self.jobs.values()],

@@ -92,9 +92,6 @@ class OmniFence(Simulator):
         job_id = self.new_id(rng)
         failed, prohibited = self.fails(rng), rng.random() < self.options.prohibited_share
         error_code, flagged = rng.choice(ERROR_CODES), rng.randrange(3)
-        url = fields.get("webhook_url")
-        if url is not None and not str(url).startswith(("http://", "https://")):
-            raise UnusableError("webhook_url must be an http or https URL")
         answer: dict[str, Any] = {
             "job_id": job_id,
             "type": modality,

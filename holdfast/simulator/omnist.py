@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from holdfast.simulator import _omnist_webhooks as webhooks
+from holdfast.simulator._omnist_desk import Desk, json_object
 from holdfast.simulator.base import Plan, SimulatedJob, Simulator, UnusableError, Webhook, bearer
 from holdfast.simulator.gate import Handler, Kind
 from holdfast.simulator.sender import SendPolicy
-from receiver import clock as clocks
 
 SLUGS = {
     400: ("invalid_request", "The request is not valid."),
@@ -63,7 +63,6 @@ class Omnist(Simulator):
         """As every simulator."""
         super().__init__(*args, **kwargs)
         self.target = webhooks.Target(f"{self.seed}:{self.name}", self.settings.webhook_secret)
-        self._tests: list[Webhook] = []
         self._monitors: dict[str, dict[str, Any]] = {}
         for number in range(1, self.options.monitors + 1):
             self._new_monitor(f"Monitor {number}")
@@ -80,13 +79,7 @@ class Omnist(Simulator):
             ("GET", f"{monitor}/runs", "read", self._listing("run")),
             ("GET", f"{monitor}/backfills/{{task_id}}", "read", self._backfill),
             ("GET", f"{monitor}/results", "read", self._results),
-            ("GET", "/v1/webhooks", "manage", self._shown),
-            ("PUT", "/v1/webhooks", "manage", self._set),
-            ("POST", "/v1/webhooks/rotate-signing-secret", "manage", self._rotate),
-            ("POST", "/v1/webhooks/test", "manage", self._test),
-            ("GET", "/v1/webhooks/test", "manage", self._tested),
-            ("GET", "/v1/webhooks/events", "read", self._events),
-            ("GET", "/v1/webhooks/stats", "read", self._stats),
+            *Desk(self).endpoints(),
         ]
 
     def refusal(self, request: Request) -> Response | None:
@@ -188,6 +181,11 @@ class Omnist(Simulator):
             "X-Omnist-Delivery-Id": f"del_{webhook.delivery_id}",
         }
 
+    @property
+    def secret(self) -> str | None:
+        """The active signing secret."""
+        return self.target.secret.value
+
     def address(self, job: SimulatedJob | None) -> str | None:
         """Nobody is told while the target is disabled."""
         return super().address(job) if self.target.enabled else None
@@ -201,7 +199,7 @@ class Omnist(Simulator):
         return monitor
 
     async def _create(self, request: Request) -> Response:
-        asked = await _object(request)
+        asked = await json_object(request)
         if asked is None or not isinstance(asked.get("name"), str):
             return self.error(400, "name is required")
         return JSONResponse({"monitor": self._new_monitor(asked["name"])}, 201)
@@ -242,9 +240,11 @@ class Omnist(Simulator):
         if request.path_params["monitor_id"] not in self._monitors:
             return self.error(404)
         ended = [job for job in self._of(request, "run") if job.finished and job.state_at_end == "completed"]
-        rows = [{"id": f"res_{job.job_id}", "run_id": job.job_id, "observed_at": self.ended(job), "content": {}}
-                for job in ended]  # fmt: skip
+        rows = [self._result(job) for job in ended]
         return self._page(request, "results", rows)
+
+    def _result(self, job: SimulatedJob) -> dict[str, Any]:
+        return {"id": f"res_{job.job_id}", "run_id": job.job_id, "observed_at": self.ended(job), "content": {}}
 
     def _page(self, request: Request, name: str, rows: list[Any]) -> Response:
         try:
@@ -257,106 +257,3 @@ class Omnist(Simulator):
         more = len(rows) > offset + limit
         following = {"next_offset": offset + limit if more else None, "has_more": more}
         return JSONResponse({name: rows[offset : offset + limit], **following})
-
-    # -- webhooks -----------------------------------------------------------------------------------------------
-
-    def _webhook(self) -> dict[str, Any]:
-        configured = self.webhook_url is not None
-        return {
-            "configured": configured,
-            "url": self.webhook_url,
-            "enabled": configured and self.target.enabled,
-            "signing_secret": self.target.secret.shown() if configured else None,
-        }
-
-    async def _shown(self, request: Request) -> Response:
-        return JSONResponse({"webhook": self._webhook()})
-
-    async def _set(self, request: Request) -> Response:
-        asked = await _object(request)
-        enabled = True if asked is None else asked.get("enabled", self.target.enabled or self.webhook_url is None)
-        if asked is None or not isinstance(enabled, bool):
-            return self.error(400)
-        try:
-            url = webhooks.checked(asked.get("url", self.webhook_url))
-        except webhooks.WrongTargetError as error:
-            return self.error(400, str(error))
-        first = not self.target.secrets
-        self.webhook_url, self.target.enabled = url, enabled
-        body: dict[str, Any] = {"webhook": self._webhook()}
-        if first:
-            body["new_signing_secret"] = self.target.secret.value
-        return JSONResponse(body)
-
-    async def _rotate(self, request: Request) -> Response:
-        if self.webhook_url is None:
-            return self.error(404, "No webhook target is configured.")
-        previous = self.target.secret  # made now, if it was never used
-        secret = self.target.rotate(self.clock.now())
-        assert secret.version == previous.version + 1, "a rotation counts up"
-        return JSONResponse({"new_signing_secret": secret.value, "signing_secret": secret.shown()})
-
-    async def _test(self, request: Request) -> Response:
-        if self.webhook_url is None:
-            return self.error(400, "No webhook target is configured.")
-        rng = random.Random(f"{self.seed}:{self.label}:test:{len(self._tests)}")
-        event_id, delivery_id = self.new_id(rng), self.new_id(rng)
-        body = {"id": f"event_{event_id}", "type": webhooks.TEST_EVENT, "data": {}}
-        webhook = Webhook(webhooks.TEST_EVENT, body, None, event_id, delivery_id)
-        self._tests.append(webhook)
-        await self.sender.send_once(webhook, self.webhook_url, self)
-        return JSONResponse({"delivery": self._delivery(webhook)})
-
-    def _delivery(self, webhook: Webhook) -> dict[str, Any]:
-        return webhooks.record(webhook, len(webhook.attempts), webhook.attempts[-1], self.policy.accepts)
-
-    async def _tested(self, request: Request) -> Response:
-        wanted = request.query_params.get("id")
-        done = [self._delivery(one) for one in self._tests if one.attempts]
-        if wanted is None:
-            return JSONResponse({"deliveries": done[::-1]})
-        if not (wanted.isascii() and wanted.isdigit()):
-            return self.error(400, "id is a number")
-        number = int(wanted)
-        return JSONResponse({"delivery": done[number - 1]}) if 1 <= number <= len(done) else self.error(404)
-
-    def _logged(self, request: Request, start: str, end: str) -> list[dict[str, Any]]:
-        query = request.query_params
-        since = clocks.instant(query[start]) if start in query else None
-        until = clocks.instant(query[end]) if end in query else None
-        return webhooks.between(webhooks.attempts(self.sender.log, self.policy.accepts), since, until)
-
-    async def _events(self, request: Request) -> Response:
-        try:
-            rows, page = self._logged(request, "start", "end"), int(request.query_params.get("page", 1))
-        except ValueError:
-            return self.error(400, "start and end are times, page is a number")
-        if page < 1:
-            return self.error(400, "pages count from 1")
-        first = (page - 1) * webhooks.PAGE_SIZE
-        return JSONResponse({"events": rows[first : first + webhooks.PAGE_SIZE], "page": page})
-
-    async def _stats(self, request: Request) -> Response:
-        try:
-            rows = self._logged(request, "start", "end")
-            minutes = int(request.query_params.get("bucket_minutes", 60))
-        except ValueError:
-            return self.error(400, "start and end are times, bucket_minutes is a number")
-        if minutes < 1:
-            return self.error(400, "bucket_minutes is at least 1")
-        return JSONResponse(
-            {
-                "bucket_minutes": minutes,
-                "start_at": request.query_params.get("start"),
-                "end_at": request.query_params.get("end"),
-                "stats": webhooks.stats(rows, minutes),
-            }
-        )
-
-
-async def _object(request: Request) -> dict[str, Any] | None:
-    try:
-        asked = await request.json()
-    except ValueError:
-        return None
-    return asked if isinstance(asked, dict) else None

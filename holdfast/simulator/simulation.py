@@ -66,7 +66,12 @@ class Simulation:
         return {
             "control_url": self.control_url,
             "providers": {
-                name: {"provider": one.name, "base_url": one.base_url, "webhook_url": one.webhook_url}
+                name: {
+                    "provider": one.name,
+                    "base_url": one.base_url,
+                    "webhook_url": one.webhook_url,
+                    "webhook_secret": one.secret,
+                }
                 for name, one in self.simulators.items()
             },
         }

@@ -1,6 +1,6 @@
 """A webhook receiver on a real loopback socket, and simulators to order."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +26,7 @@ class Hook:
     received: list[Request] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     cut_off: int = 0
+    on_take: Callable[[], None] = lambda: None
 
     async def take(self, request: Request) -> Response:
         """One delivery."""
@@ -34,6 +35,7 @@ class Hook:
         except ClientDisconnect:
             self.cut_off += 1
             return Response(status_code=400)
+        self.on_take()
         self.received.append(request)
         self.bodies.append(body)
         return Response(status_code=self.answers.pop(0) if self.answers else self.status)

@@ -208,10 +208,10 @@ async def test_leaving_does_not_wait_for_hanging_requests(hook: Any) -> None:
         async def ask(url: str) -> None:
             statuses.append((await client.get(url)).status_code)
 
-        async with anyio.create_task_group() as group:
-            async with Simulation([SIMULATORS["omnifence"](settings)]).serve(port=port) as simulation:
-                group.start_soon(ask, simulation.base_url("omnifence") + "/api/v1/jobs")
-                await aeventually(lambda: simulation["omnifence"].counters["api_faults"] == 1)
+        hanging = Simulation([SIMULATORS["omnifence"](settings)])
+        async with anyio.create_task_group() as group, hanging.serve(port=port):
+            group.start_soon(ask, hanging.base_url("omnifence") + "/api/v1/jobs")
+            await aeventually(lambda: hanging["omnifence"].counters["api_faults"] == 1)
         async with Simulation([SIMULATORS["omnifence"]()]).serve(port=port) as again:
             await ask(again.base_url("omnifence") + "/health")
 
