@@ -1,7 +1,7 @@
 """`holdfast check`: what is wrong with this installation, and what is only worth a word.
 
-Each check is a function from settings to remarks; `CHECKS` runs always, `LIVE_CHECKS` with `--live`, each check by
-itself, so that one failure hides no other. Changes nothing. Exit code 0 with warnings only, else that of the first
+Each check is a function from settings to remarks; `CHECKS` runs always, those of `check_live.py` with `--live`, each
+by itself, so that one failure hides no other. Changes nothing. Exit code 0 with warnings only, else that of the first
 problem: 78 configuration, 69 store or provider, 1 anything else.
 """
 
@@ -88,7 +88,6 @@ def check_clock(settings: Settings, clock: Clock | None = None) -> Iterator[Rema
 
 
 CHECKS: list[Check] = [check_config, check_config_file, check_secrets, check_listeners, check_clock]
-LIVE_CHECKS: list[Check] = []
 
 
 def run_checks(settings: Settings, checks: Iterable[Check]) -> list[Remark]:
@@ -141,6 +140,12 @@ def _mode(path: Path) -> int | None:
         return None
 
 
+def _live_checks() -> list[Check]:
+    from holdfast.cli.check_live import LIVE_CHECKS  # loads what asks over the network, which nobody else needs here
+
+    return LIVE_CHECKS
+
+
 def _print(remarks: list[Remark], as_json: bool) -> None:
     if as_json:
         rows = [{key: value for key, value in asdict(each).items() if key != "exit_code"} for each in remarks]
@@ -166,6 +171,6 @@ def check(ctx: click.Context, live: bool, as_json: bool) -> None:
             raise  # told as every command tells it
         remarks = [Remark("config", "problem", str(each), error.exit_code) for each in error.problems]
     else:
-        remarks = run_checks(settings, [*CHECKS, *(LIVE_CHECKS if live else [])])
+        remarks = run_checks(settings, [*CHECKS, *(_live_checks() if live else [])])
     _print(remarks, as_json)
     ctx.exit(next((each.exit_code for each in remarks if each.level == "problem"), 0))
