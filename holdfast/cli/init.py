@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from holdfast.cli.context import state_of
 from receiver.errors import HoldfastError, sentence
 
 SECRETS_FOLDER = "secrets"
@@ -136,12 +137,12 @@ Before going live:  set intake.public_url and the source's api_key, then holdfas
 @click.option(
     "--path",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("holdfast.toml"),
-    show_default=True,
-    help="Where to write the configuration; secrets/ is made beside it.",
+    help="Where to write the configuration (default: --config, else holdfast.toml); secrets/ is made beside it.",
 )
 @click.option("--force", is_flag=True, help="Overwrite; tokens that stand there stay valid beside the new ones.")
-def init(path: Path, force: bool) -> None:
+@click.pass_context
+def init(ctx: click.Context, path: Path | None, force: bool) -> None:
     """Write a configuration that runs at once."""
+    path = path or state_of(ctx).config or Path("holdfast.toml")
     write_config(path, force=force)
     click.echo(next_steps(path))

@@ -92,6 +92,15 @@ def test_no_token_is_printed_or_repeated(home: Path, capsys: pytest.CaptureFixtu
         assert part in printed
 
 
+@pytest.mark.parametrize("args", [("init", "--config", "var/h.toml"), ("--config", "var/h.toml", "init")])
+def test_config_says_where_too(home: Path, args: tuple[str, ...]) -> None:
+    """`--config` names the file for every command, this one included; folders on the way are made."""
+    assert run(*args) == 0
+
+    assert read(home / "var" / "h.toml").store.path == home / "var" / "holdfast.db"
+    assert not (home / "holdfast.toml").exists()
+
+
 def test_nothing_is_overwritten_without_force(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A configuration, or a token alone, that stands there is left as it is; exit 1 says what to do."""
     run("init")
