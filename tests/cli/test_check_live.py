@@ -70,14 +70,14 @@ OMNIFENCE = 'provider = "omnifence"\napi_key = "the-key-itself"'
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "level", "part"),
+    ("status", "expected"),
     [
-        (404, 0, "ok", "answered 404"),
-        (401, 69, "problem", "look at api_key"),
-        (403, 69, "problem", "look at api_key"),
-        (503, 69, "problem", "try again later"),
-        (302, 69, "problem", "look at base_url"),
-        (429, 0, "warning", "proves nothing"),
+        (404, (0, "ok", "answered 404")),
+        (401, (69, "problem", "look at api_key")),
+        (403, (69, "problem", "look at api_key")),
+        (503, (69, "problem", "try again later")),
+        (302, (69, "problem", "look at base_url")),
+        (429, (0, "warning", "proves nothing")),
     ],
 )
 def test_the_answer_tells_whether_the_key_is_good(
@@ -85,17 +85,15 @@ def test_the_answer_tells_whether_the_key_is_good(
     capsys: pytest.CaptureFixture[str],
     provider: Server,
     status: int,
-    code: int,
-    level: str,
-    part: str,
+    expected: tuple[int, str, str],
 ) -> None:
     """An unknown job is the expected answer; a refused key and a provider in trouble end with 69."""
     provider.status = status
 
     ended, said = remarks(tmp_path, capsys, provider.server_port, OMNIFENCE)
 
-    assert ended == code
-    assert [each for each, _ in said] == [level]
+    code, level, part = expected
+    assert (ended, [each for each, _ in said]) == (code, [level])
     assert part in said[0][1]
     assert "the-key-itself" not in said[0][1]
     assert [(PROBE_JOB in path, sent) for path, sent in provider.asked] == [(True, "Bearer the-key-itself")]
