@@ -263,7 +263,6 @@ class Simulator(Speaks, ABC):
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Simulator"]:
         """Run this provider's jobs and webhooks; leaving stops them where they are."""
-        await self.sender.open()
         try:
             async with self.workers.running():
                 yield self

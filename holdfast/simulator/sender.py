@@ -66,7 +66,7 @@ _MALFORMED = ("cut", "text", "array", "empty", "bad utf-8")
 
 
 class Sender:
-    """Delivers webhooks for one simulator. Use inside `opened()`; one client, loopback or wherever the URL points."""
+    """Delivers webhooks for one simulator. One client, loopback or wherever the URL points; `close()` it."""
 
     def __init__(self, policy: SendPolicy, clock: Clock, counters: Counter[str], time_scale: float = 1.0) -> None:
         """`time_scale` multiplies the waits between attempts; the timeout of an attempt stays what it is."""
@@ -78,14 +78,16 @@ class Sender:
         self._gone_out = anyio.Event()
         self.log: list[Webhook] = []
 
-    async def open(self) -> None:
-        """Build the client: no environment proxies, no redirects; no provider follows one."""
-        self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(self.policy.timeout_s),
-            limits=httpx.Limits(max_connections=256, max_keepalive_connections=32),
-            follow_redirects=False,
-            trust_env=False,
-        )
+    def _opened(self) -> httpx.AsyncClient:
+        """The client, built on first use: no environment proxies, no redirects; no provider follows one."""
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                timeout=httpx.Timeout(self.policy.timeout_s),
+                limits=httpx.Limits(max_connections=256, max_keepalive_connections=32),
+                follow_redirects=False,
+                trust_env=False,
+            )
+        return self._client
 
     async def close(self) -> None:
         """Close the client and its connections."""
@@ -179,7 +181,6 @@ class Sender:
     async def _post(
         self, url: str, raw: bytes, headers: dict[str, str], shot: "_Shot"
     ) -> tuple[int | None, str | None]:
-        assert self._client is not None, "a sender is used inside open() and close()"
         content: bytes | AsyncIterator[bytes] = raw
         if shot.faults is not None and shot.hangs():
             content = _hanging(raw, min(shot.faults.hang_s, self.policy.timeout_s))
@@ -189,7 +190,7 @@ class Sender:
             headers = {**headers, "Content-Length": str(len(raw))}
         try:
             with anyio.fail_after(self.policy.timeout_s):
-                answer = await self._client.post(url, content=content, headers=headers)
+                answer = await self._opened().post(url, content=content, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL, _CutOffError, TimeoutError) as error:
             return None, str(error) or type(error).__name__
         return answer.status_code, None

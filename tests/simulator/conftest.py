@@ -41,15 +41,33 @@ class Hook:
         return Response(status_code=self.answers.pop(0) if self.answers else self.status)
 
 
-@pytest.fixture
-async def hook() -> AsyncIterator[Hook]:
-    """A receiver at `hook.url`, whose last path segment is a token."""
-    catcher = Hook()
-    app = Starlette(routes=[Route("/in/{source}/{token}", catcher.take, methods=["POST"])])
+class Socket:
+    """The one listening socket of all hooks; what arrives goes to the hook of the running test."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.hook = Hook(url)
+
+    async def take(self, request: Request) -> Response:
+        """One delivery."""
+        return await self.hook.take(request)
+
+
+@pytest.fixture(scope="session")
+async def receiving() -> AsyncIterator[Socket]:
+    """One server for the whole session: starting and stopping one costs more than most tests."""
     with listening("127.0.0.1", 0) as listener:
-        catcher.url = f"http://127.0.0.1:{listener.getsockname()[1]}/in/some/token"
+        socket = Socket(f"http://127.0.0.1:{listener.getsockname()[1]}/in/some/token")
+        app = Starlette(routes=[Route("/in/{source}/{token}", socket.take, methods=["POST"])])
         async with serving(app, listener):
-            yield catcher
+            yield socket
+
+
+@pytest.fixture
+def hook(receiving: Socket) -> Hook:
+    """A receiver at `hook.url`, whose last path segment is a token."""
+    receiving.hook = Hook(receiving.url)
+    return receiving.hook
 
 
 class Run:
@@ -76,7 +94,7 @@ class Run:
 
 @pytest.fixture
 async def run(hook: Hook) -> AsyncIterator[Run]:
-    """Starts simulators and stops them all at the end, before the hook: what was entered last is left first."""
+    """Starts simulators and stops them all at the end, before the receiver: what was entered last is left first."""
     async with AsyncExitStack() as stack:
         yield Run(stack)
 
