@@ -54,6 +54,7 @@ def _words(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Pointer = Annotated[str, AfterValidator(_pointer)]
+PollTemplate = Annotated[str, AfterValidator(_template)]
 Words = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_words)]
 
 
@@ -74,7 +75,7 @@ class StandardSettings(Table):
     """Status words of a good end."""
     failed: Words = ("failed", "failure", "error", "errored", "cancelled", "canceled", "expired", "timed_out")
     """Status words of a bad end; any other word means: still running."""
-    poll_url: Annotated[str, AfterValidator(_template)] = "{base_url}/jobs/{job_id}"
+    poll_url: PollTemplate = "{base_url}/jobs/{job_id}"
     """Where to ask about a job registered without a poll URL of its own; "" means: never."""
     poll_status_pointer: Pointer = "/status"
     poll_result_pointer: Pointer | None = None
