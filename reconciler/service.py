@@ -102,8 +102,8 @@ class Reconciler:
 
         self._store.on_commit(committed)
         self._loops = [
-            loop.create_task(self._loop("interpret", interpret, self._interpret_all)),
-            loop.create_task(self._loop("dispatch", tell, self._tell_all)),
+            loop.create_task(self._loop("interpret", interpret, self._interpret_all), name="interpret"),
+            loop.create_task(self._loop("dispatch", tell, self._tell_all), name="dispatch"),
         ]
         self.schedule.every(self._settings.reconcile.tick_s, "sweep", self._tick)
         self.schedule.every(PRUNE_EVERY_S, "prune", self._duty("prune", self._prune))
@@ -143,6 +143,17 @@ class Reconciler:
         """Ask about a job at once, between two ticks."""
         self.sweep.urge(source, job_id)
         self._begin_pass(source)
+
+    def poke(self, source: str) -> None:
+        """Look at a source now instead of at the next tick."""
+        self._begin_pass(source)
+
+    def trouble(self) -> list[str]:
+        """Why the background half is not well; empty when it is."""
+        silent_s = self._clock.monotonic() - self.schedule.ticked_at
+        limit_s = max(10.0, 5 * self._settings.reconcile.tick_s)
+        found = [f"the scheduler has not ticked for {silent_s:.0f} s"] if silent_s > limit_s else []
+        return found + [f"the loop {task.get_name()} has ended" for task in self._loops if task.done()]
 
     def _duty(self, name: str, work: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
         async def run() -> None:

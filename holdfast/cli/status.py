@@ -60,7 +60,7 @@ def gather(view: View, settings: Settings, now: float) -> dict[str, Any]:
                 "circuit_open_until": state.get("open_until"),
             }
         )
-    outbox = {state: 0 for state in ("pending", "delivered", "dead")}
+    outbox = dict.fromkeys(("pending", "delivered", "dead"), 0)
     for (kind, _, state_name), n in tallies.items():
         if kind == "outbox":
             outbox[state_name] = outbox.get(state_name, 0) + n
@@ -99,11 +99,11 @@ def _show(facts: dict[str, Any]) -> None:
         "quarantined",
     )
     print_table("sources", columns, [[source[column] for column in columns] for source in facts["sources"]])
-    columns = (
+    asking = (
         "source", "settled_by_webhook", "settled_by_poll", "settled_by_deadline", "paused", "last_poll_at",
         "last_poll_outcome", "last_error",
     )  # fmt: skip
-    print_table("asking", columns, [[source[column] for column in columns] for source in facts["sources"]])
+    print_table("asking", asking, [[source[column] for column in asking] for source in facts["sources"]])
     outbox = facts["outbox"]
     oldest = f", oldest {outbox['oldest_s']} s" if outbox["oldest_s"] is not None else ""
     click.echo(f"outbox: {outbox['pending']} pending{oldest}, {outbox['delivered']} delivered, {outbox['dead']} dead")

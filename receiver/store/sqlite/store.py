@@ -114,6 +114,11 @@ class SqliteStore:
         mark = self._mark.read()
         if mark is not None:
             self._missing = missing(mark, last, self._recorded) or 0
+            connection.execute(
+                "INSERT INTO meta (key, value) VALUES ('deliveries.missing', ?)"
+                " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (str(self._missing),),
+            )
             if self._missing:
                 log.error(
                     "store.rows_missing",

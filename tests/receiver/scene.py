@@ -1,0 +1,109 @@
+"""A record with everything that decides about jobs around it, and no network: what the tests of meaning play on."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from receiver import jsontext, timetable
+from receiver.interpret import Interpreter
+from receiver.ledger import Ledger
+from receiver.providers.base import Finding
+from receiver.records import Delivery, Job, Registration
+from receiver.registrar import Registered, register
+from receiver.settings import Settings
+from receiver.states import Claim
+from receiver.store.sqlite.store import SqliteOptions, SqliteStore
+from reconciler.findings import Judge
+from tests.support import ManualClock
+
+TOKEN = "a-path-token-that-nobody-guesses"
+
+SOURCES: dict[str, Any] = {
+    "known": {"provider": "omnifence", "path_token": TOKEN, "api_key": "key"},
+    "verify": {"provider": "omnifence", "api_key": "key"},
+    "trusted": {"provider": "omniai", "secret": "a shared secret", "secret_header": "x-secret", "api_key": "key"},
+    "keyless": {"provider": "omnifence", "path_token": TOKEN},
+}
+
+
+@dataclass
+class Scene:
+    """One SQLite file, one clock, and the parts that read and decide. `restart` is a crash without warning."""
+
+    path: Path
+    extra: dict[str, Any] = field(default_factory=dict)
+    clock: ManualClock = field(default_factory=ManualClock)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.settings = Settings.model_validate({"sources": {**SOURCES, **self.extra}})
+        rules = {name: source.reconcile(self.settings.reconcile) for name, source in self.settings.sources.items()}
+
+        def late(job: Job, now: float) -> float | None:
+            return timetable.late_look_at(job, rules[job.source], now)
+
+        self.ledger = Ledger(lambda source: self.settings.sources[source].provider, late)
+        self.judges = {
+            name: Judge(source, rules[name], self.ledger, Random(7)) for name, source in self.settings.sources.items()
+        }
+        self.restart()
+
+    def restart(self) -> None:
+        """Open the record again, as after a crash: nothing but the file is left."""
+        if hasattr(self, "store"):
+            self.store.close()
+        self.store = SqliteStore(SqliteOptions(self.path), self.clock)
+        self.interpreter = Interpreter(
+            self.store, self.settings.sources, self.ledger, self.clock, lambda *urged: self.asked.append(urged)
+        )
+
+    async def register(self, job_id: str, source: str = "known", **facts: Any) -> Registered:
+        """The application registers a job."""
+        told = Registration(source, job_id, **({"modality": "prompt"} | facts))
+        return await self.store.write(
+            lambda tx: register(tx, told, self.clock.now(), self.settings.sources[source])
+        )
+
+    async def deliver(self, document: dict[str, Any] | bytes, source: str = "known") -> Delivery:
+        """A webhook comes in and is kept; it is not read yet."""
+        body = document if isinstance(document, bytes) else jsontext.dump(document).encode()
+        digest = hashlib.sha256(body).hexdigest()
+        delivery = Delivery(self.store.next_id(), source, self.clock.now(), "192.0.2.1", (), body, digest)
+        await self.store.record(delivery)
+        return delivery
+
+    async def read(self) -> None:
+        """Everything new is interpreted."""
+        while await self.interpreter.run_once():
+            pass
+
+    async def webhook(self, document: dict[str, Any] | bytes, source: str = "known") -> Delivery:
+        """A webhook comes in and is read."""
+        delivery = await self.deliver(document, source)
+        await self.read()
+        return delivery
+
+    async def poll(self, job_id: str, claim: Claim | None = None, source: str = "known", **facts: Any) -> Job | None:
+        """The provider answers about a job."""
+        finding = Finding(job_id, claim=claim, **facts)
+        return await self.store.write(
+            lambda tx: self.judges[source].apply(tx, finding, None, self.clock.now())
+        )
+
+    async def job(self, job_id: str, source: str = "known") -> dict[str, Any]:
+        """The job as the API shows it."""
+        found = await self.store.read(lambda view: view.job(source, job_id))
+        assert found is not None
+        return found
+
+    async def verdict(self, delivery: Delivery) -> tuple[str, str | None]:
+        """(verdict, reason) of a delivery as it stands."""
+        row = await self.store.read(lambda view: view.delivery(delivery.id))
+        assert row is not None
+        return row["verdict"], row["reason"]
+
+    async def told(self, job_id: str, source: str = "known") -> list[dict[str, Any]]:
+        """The messages staged for a job, in order."""
+        return [message["payload"] for message in (await self.job(job_id, source))["messages"]]
