@@ -7,7 +7,7 @@ own, because cancelling leaks a pool slot in this library (encode/httpcore#830),
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -126,7 +126,7 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 @contextlib.contextmanager
-def _ours() -> "contextlib._GeneratorContextManager[None]":
+def _ours() -> Iterator[None]:
     """Errors of the library become errors of ours."""
     try:
         yield

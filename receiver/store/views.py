@@ -89,6 +89,18 @@ class View(Protocol):
         """Acknowledgement latency by bucket and source: `count`, `mean_ms`, `p50_ms`, `p99_ms` (from the histogram)."""
         ...
 
+    def polls(self, limit: int) -> list[Row]:
+        """The latest questions asked, newest first."""
+        ...
+
+    def refused(self) -> dict[tuple[str, str], int]:
+        """(source or "", reason) -> how many refusals are on record."""
+        ...
+
+    def ack_histogram(self) -> list[tuple[str, float, int, float]]:
+        """(source, bucket bound le_s, how many in this bucket alone, their sum in seconds) of all that is on record."""
+        ...
+
     def tallies(self) -> dict[tuple[str, str, str], int]:
         """Kept counts: (kind, source, state) -> n; kinds `jobs`, `settled`, `outbox`, `deliveries`, `polls`."""
         ...

@@ -228,6 +228,19 @@ class SqliteView:
     def ack_latency(self, bucket_s: int, start: float, end: float, source: str | None = None) -> list[Row]:
         return ack_latency_rows(self._c, bucket_s, start, end, source)
 
+    def polls(self, limit: int) -> list[Row]:
+        rows = self._c.execute(f"SELECT {_POLL} FROM polls ORDER BY id DESC LIMIT ?", (limit,))
+        return [dict(zip(_POLL.split(", "), row, strict=True)) for row in rows]
+
+    def refused(self) -> dict[tuple[str, str], int]:
+        rows = self._c.execute("SELECT source, reason, sum(n) FROM refusals GROUP BY source, reason")
+        return {(row[0], row[1]): row[2] for row in rows}
+
+    def ack_histogram(self) -> list[tuple[str, float, int, float]]:
+        return self._c.execute(
+            "SELECT source, le_s, sum(n), sum(total_s) FROM acknowledgements GROUP BY source, le_s ORDER BY 1, 2"
+        ).fetchall()
+
     def tallies(self) -> dict[tuple[str, str, str], int]:
         return {
             (row[0], row[1], row[2]): row[3] for row in self._c.execute("SELECT kind, source, state, n FROM tallies")
