@@ -101,7 +101,7 @@ class _Walk:
             return iter(())
         self._offset += len(rows)
         total = jsontext.at(document, "total")
-        if isinstance(total, int) and not isinstance(total, bool):
+        if isinstance(total, int):
             self._rows_left = float(min(max(total - self._offset, 0), _MOST_PAGES * _PAGE_ROWS))
         elif len(rows) < _PAGE_ROWS:
             self._rows_left = 0

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receiver import clock
@@ -72,9 +72,9 @@ class Account:
 
 
 def asked_of(account: Account, ids: list[str], source: SourceSettings, most: int = 1000) -> Talk:
-    """Ask about jobs registered a second apart, in the order given."""
+    """Ask about jobs submitted a second apart in the order given; they are handed over youngest first."""
     jobs = [job_of(job_id, submitted_at=START + number) for number, job_id in enumerate(ids)]
-    return talk(PROVIDER, jobs, source, account, most=most)
+    return talk(PROVIDER, jobs[::-1], source, account, most=most)
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -88,6 +88,8 @@ def test_the_key_of_a_sending_is_the_job_and_its_status_in_any_case(source: Sour
     assert read(PROVIDER, {"job_id": "j1", "status": "failed"}, source).event_key == "j1:failed"
 
 
+@example(one=("a", "b:c"), two=("a:b", "c"))
+@example(one=("a%3Ab", "c"), two=("a:b", "c"))
 @given(one=st.tuples(st.text(min_size=1), st.text(min_size=1)), two=st.tuples(st.text(min_size=1), st.text(min_size=1)))
 def test_no_two_jobs_share_a_key(one: tuple[str, str], two: tuple[str, str]) -> None:
     """Whoever chooses ids and words freely cannot make the delivery of another job look like a repeat."""
@@ -403,6 +405,34 @@ def test_a_list_without_end_ends(fresh_ids: bool, source: SourceSettings) -> Non
     assert set(had.told) == set(ids)
 
 
+def test_a_page_that_repeats_itself_is_asked_for_twice_at_most(source: SourceSettings) -> None:
+    """A page without a row not seen before ends the list, even if no total says so."""
+    ids = [f"j{number}" for number in range(30)]
+    page = reply_of({"jobs": [{"job_id": f"other-{row}", "status": "queued"} for row in range(100)]})
+    single = reply_of({"status": "processing"})
+    had = talk(
+        PROVIDER,
+        [job_of(job_id) for job_id in ids],
+        source,
+        lambda question: page if question.path == "/api/v1/jobs" else single,
+    )
+
+    assert len(had.questions) - len(had.singles) == 2 + 2  # the open ones, and the ended ones for 30 candidates
+
+
+@pytest.mark.parametrize(("others", "status"), [(10, "completed"), (250, "processing")])
+def test_without_a_total_no_page_is_asked_for_in_vain(others: int, status: str, source: SourceSettings) -> None:
+    """A short page is the last one, and none is read when every job was found."""
+    ids = [f"j{number}" for number in range(5)]
+    account = Account({f"other-{number}": "queued" for number in range(others)})
+    for job_id in ids:
+        account.add(job_id, status, START + 1000)
+    account.total = lambda real: None
+    had = asked_of(account, ids, source)
+
+    assert len(had.questions) - len(had.singles) == 1
+
+
 def test_a_list_longer_than_asking_singly_is_given_up(source: SourceSettings) -> None:
     """Three jobs among five thousand of others: three questions are cheaper than fifty pages."""
     account = Account({f"other-{number}": "processing" for number in range(5000)})
@@ -541,6 +571,20 @@ def test_with_no_job_due_the_recent_jobs_are_listed(source: SourceSettings) -> N
         "done": None,
         "bad": None,
     }
+
+
+def test_a_job_that_ends_between_two_lists_is_told_of_once(source: SourceSettings) -> None:
+    """It stands in both; the first word is enough to adopt it."""
+    account = Account({"moving": "processing"})
+
+    def end(page: int) -> None:
+        if page == 2:
+            account.rows["moving"]["status"] = "completed"
+
+    account.on_list = end
+    had = talk(PROVIDER, [], source, account)
+
+    assert (len(had.questions), had.unlisted["moving"].claim) == (2, Claim.RUNNING)
 
 
 def test_looking_around_is_bounded(source: SourceSettings) -> None:
