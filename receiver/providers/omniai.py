@@ -44,6 +44,7 @@ _ACTIONS = frozenset({*_MODALITY, "manual_update", "system_note", "document_uplo
 _CANCELLED = frozenset({"cancelled", "canceled"})
 _WAITS_FOR_A_PERSON = "awaiting_approval"
 _UPDATES_WINDOW_S = 3600.0
+_PLACE = "In OmniAI open the workspace settings, then Webhooks"
 _DOCUMENT_LISTS = ("documents", "data", "items", "results")
 _ACTION_LISTS = ("actionLogs", "action_logs", "actions", "logs", "data", "items", "results")
 _MORE = ("hasMore", "has_more", "next", "nextCursor", "next_cursor", "nextPage", "next_page")
@@ -332,21 +333,18 @@ class OmniAI:
 
     def manage_setup(self, source: "SourceSettings", hook_url: str) -> managing.Managing:
         """Webhooks are created in the settings page alone; paths of an API are not documented (3.11)."""
-        return managing.by_hand(
-            "In OmniAI open the workspace settings, then Webhooks, and create a webhook.",
-            f"URL: {managing.shown_url(hook_url)} (with the path token in place of the stars)",
-            "Select all events, and put the source's `secret` in as the webhook secret if it has one.",
-        )
+        url = f"URL: {managing.shown_url(hook_url)} (with the path token in place of the stars)"
+        return managing.by_hand(f"{_PLACE}, and create a webhook.", url, "Select all events, and enter `secret`, if any.")
 
     def manage_rotate(self, source: "SourceSettings") -> managing.Managing:
         return managing.by_hand(
             "Put the new secret in front of the old one in the source's `secret` list, and restart.",
-            "In OmniAI open the workspace settings, then Webhooks, and change the webhook's secret.",
+            f"{_PLACE}, and change the webhook's secret.",
             "Remove the old secret after a day.",
         )
 
     def manage_test(self, source: "SourceSettings") -> managing.Managing:
-        return managing.by_hand("In OmniAI open the workspace settings, then Webhooks, and press the test button.")
+        return managing.by_hand(f"{_PLACE}, and press the test button.")
 
 
 PROVIDER = OmniAI()
