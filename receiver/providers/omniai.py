@@ -334,7 +334,7 @@ class OmniAI:
     def manage_setup(self, source: "SourceSettings", hook_url: str) -> managing.Managing:
         """Webhooks are created in the settings page alone; paths of an API are not documented (3.11)."""
         url = f"URL: {managing.shown_url(hook_url)} (with the path token in place of the stars)"
-        return managing.by_hand(f"{_PLACE}, and create a webhook.", url, "Select all events, and enter `secret`, if any.")
+        return managing.by_hand(f"{_PLACE}, and create a webhook.", url, "Select all events; enter `secret`, if any.")
 
     def manage_rotate(self, source: "SourceSettings") -> managing.Managing:
         return managing.by_hand(
