@@ -55,12 +55,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
     table = Table(title=title, title_justify="left", header_style="bold", show_lines=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column.replace("_", " "), overflow="fold")
     count = 0
     for row in rows:
         table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
         count += 1
-    console = Console()
+    # Into a file or a pipe there is no width to fit: lines are cut for nobody.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
     if count:
         console.print(table)
     else:

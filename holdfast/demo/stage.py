@@ -26,7 +26,7 @@ SECRETS = {
 EXTRA = {
     "omniai": 'secret_header = "x-webhook-secret"\n',
     "standard": (
-        'verify = "standard-webhooks"\nevent_pointer = "/type"\njob_id_pointer = "/data/job_id"\n'
+        'verify = "standard-webhooks"\nevent_pointer = "/type"\njob_id_pointer = "/data/id"\n'
         'status_pointer = "/data/status"\nresult_pointer = "/data/result"\ncompleted = ["completed"]\n'
         'failed = ["failed"]\npoll_url = "{base_url}/jobs/{job_id}"\npoll_status_pointer = "/status"\n'
         'poll_result_pointer = "/result"\n'
