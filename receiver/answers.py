@@ -15,7 +15,7 @@ RETRY_SOON_S = 1
 """Retry-After when too much is waiting: bodies in flight are gone within a moment."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """One whole answer. `reason` is the word in `holdfast_refused_total`, empty when nothing was refused."""
 

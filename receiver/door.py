@@ -2,11 +2,9 @@
 
 Owns the order "path, method, headers, then body": whoever has no business here is told so before a byte of his body
 is read. It does as little work a request as it can; there is no framework between the socket and the judgement.
-Bounds on heads, connections and silence are the server's (`receiver.guard`); what is said here is complete anyway,
-also under another ASGI server.
+Bounds on time, heads and connections are the server's (`receiver.guard`): it alone notices what nobody reads.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -29,7 +27,6 @@ class Door:
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self._max_body_bytes = intake.settings.max_body_bytes
-        self._body_timeout_s = intake.settings.body_timeout_s
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,7 +55,7 @@ class Door:
             return self._intake.shed(visit)
         taken = False
         try:
-            body = await self._read_in_time(visit, receive, claim)
+            body = await self._read(visit, receive, claim)
             if not isinstance(body, bytes):
                 return body
             taken = True
@@ -88,13 +85,6 @@ class Door:
             return answers.BAD_REQUEST
         return announced if announced <= self._max_body_bytes else answers.TOO_LARGE
 
-    async def _read_in_time(self, visit: Visit, receive: Receive, claim: Claim) -> bytes | Answer | None:
-        try:
-            async with asyncio.timeout(self._body_timeout_s):
-                return await self._read(visit, receive, claim)
-        except TimeoutError:
-            return self._intake.refuse(visit, answers.TOO_SLOW)
-
     async def _read(self, visit: Visit, receive: Receive, claim: Claim) -> bytes | Answer | None:
         """The whole body: never more than the cap, nor than there is room for. None when the sender left."""
         parts: list[bytes] = []
@@ -102,6 +92,8 @@ class Door:
         while more:
             message = await receive()
             if message["type"] != "http.request":
+                if message.get("late"):  # the server has answered 408 and is gone; it knows no sources to count by
+                    self._intake.refuse(visit, answers.TOO_SLOW)
                 return None
             part, more = message.get("body", b""), message.get("more_body", False)
             size += len(part)

@@ -5,9 +5,9 @@ is given before its request was whole is the last on the connection, and reading
 """
 
 import asyncio
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 if TYPE_CHECKING:
@@ -33,13 +33,15 @@ class Exchange(RequestResponseCycle):
             keep_alive=keep_alive,
             on_response=guard.on_response_complete,
         )
+        self.late = False
+        """The body did not come in time; its sender has been told."""
         self._guard = guard
         self._held = b""
         """The head of an answer of known length, kept back for its body."""
         self._until_close = False
         """No length and no chunks: an HTTP/1.0 reader learns the end from the connection's."""
 
-    async def receive(self) -> ASGIReceiveEvent:
+    async def receive(self) -> Any:
         if self.waiting_for_100_continue and not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
@@ -49,7 +51,7 @@ class Exchange(RequestResponseCycle):
             await self.message_event.wait()
             self.message_event.clear()
         if self.disconnected or self.response_complete:
-            return {"type": "http.disconnect"}
+            return {"type": "http.disconnect", "late": self.late}
         body, self.body = bytes(self.body), bytearray()
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
@@ -74,8 +76,6 @@ class Exchange(RequestResponseCycle):
         lines = [STATUS_LINE[status]]
         told_close = False
         for name, value in (*self.default_headers, *headers):
-            if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
-                raise RuntimeError("the application sent a header that would break the answer in two")
             name = name.lower()
             if name == b"content-length":
                 self.expected_content_length, self.chunked_encoding = int(value), False
@@ -83,7 +83,7 @@ class Exchange(RequestResponseCycle):
                 self.chunked_encoding = True
             elif name == b"connection" and value.lower() == b"close":
                 self.keep_alive, told_close = False, True
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines.append(_line(name, value))
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in _NO_BODY:
             self._until_close = self.scope["http_version"] == "1.0"
             self.chunked_encoding = not self._until_close
@@ -123,3 +123,11 @@ class Exchange(RequestResponseCycle):
         if not self.keep_alive:
             self._guard.close()
         self.on_response()
+
+
+@lru_cache(maxsize=256)
+def _line(name: bytes, value: bytes) -> bytes:
+    """A header as it is written. Most answers say the same, so most lines are written once."""
+    if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
+        raise RuntimeError("the application sent a header that would break the answer in two")
+    return b"%b: %b\r\n" % (name, value)

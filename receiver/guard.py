@@ -7,12 +7,13 @@ reset. It judges the wire alone: no path, no source, no body. Deadlines are kept
 """
 
 import asyncio
+from collections import deque
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from receiver import answers
@@ -25,6 +26,7 @@ _SLICE_BYTES = 4096
 _DRY_BYTES = 32_768
 """Chunk extensions and trailers may bring this many bytes in a row without one byte of body."""
 _STASH_BYTES = 65_536
+_WATCHED = frozenset((b"host", b"transfer-encoding", b"content-length", b"expect"))
 
 
 class _Refused(Exception):  # noqa: N818 - not an error: it stops the parser, nothing else does
@@ -46,8 +48,10 @@ class Guard(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._floor = floor
         self._limits = floor.limits
-        self._active: RequestResponseCycle | None = None
-        """The exchange the application works on; later ones wait in `pipeline`."""
+        self._active: Exchange | None = None
+        """The exchange the application works on."""
+        self._queue: deque[Exchange] = deque()
+        """Pipelined exchanges that wait for it."""
         self._closing = False
         """The last answer is out, or there will be none: nothing that comes in is read any more."""
         self._deaf = False
@@ -57,7 +61,6 @@ class Guard(HttpToolsProtocol):
         self._in_body = False
         self._spoken = False
         """Whether a whole head ever came."""
-        self._head_bytes = 0
         self._begun_bytes = 0
         """Bytes of the head that is being read, as fed; counts what the parser still keeps to itself."""
         self._body_bytes = 0
@@ -82,7 +85,7 @@ class Guard(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._floor.connections.leave(self)
         self._closing, self._stash = True, b""
-        self.pipeline.clear()
+        self._queue.clear()
         if self._active is not None and not self._active.response_complete:
             self._active.disconnected = True
             self._active.message_event.set()
@@ -103,7 +106,7 @@ class Guard(HttpToolsProtocol):
 
     def wants_more(self) -> bool:
         """Whether reading on serves the request that is being answered, and not a later one."""
-        return not self.pipeline and not self._stash and not self._deaf
+        return not self._queue and not self._stash and not self._deaf
 
     def _settle(self) -> None:
         """Tell the Floor which phase this connection is in now."""
@@ -141,7 +144,7 @@ class Guard(HttpToolsProtocol):
             if len(self._stash) > _STASH_BYTES:
                 self.flow.pause_reading()
             return
-        if len(data) <= _SLICE_BYTES and not self.pipeline:
+        if len(data) <= _SLICE_BYTES and not self._queue:
             self._feed(data)
         else:
             self._feed_slices(data)
@@ -152,7 +155,7 @@ class Guard(HttpToolsProtocol):
         """Feed what came; what lies behind a request that waits for its turn is kept back."""
         at = 0
         while at < len(data) and not (self._closing or self._deaf):
-            if self.pipeline:
+            if self._queue:
                 self._stash = data[at:]
                 self.flow.pause_reading()
                 return
@@ -192,18 +195,22 @@ class Guard(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._head_bytes = self._hosts = self._codings = 0
+        self._hosts = self._codings = 0
         self._unclear = None
 
     def on_url(self, url: bytes) -> None:
-        self._head_bytes += len(url)
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:
             return  # a trailer: nothing of ours is decided by what comes behind the body
-        self._head_bytes += len(name) + len(value) + 4
         name = name.lower()
+        if name in _WATCHED:
+            self._watch(name, value)
+        self.headers.append((name, value))
+
+    def _watch(self, name: bytes, value: bytes) -> None:
+        """The headers that say where a request ends and whom it is for: two readers must not differ about them."""
         if name == b"host":
             self._hosts += 1
         elif name == b"transfer-encoding":
@@ -215,9 +222,8 @@ class Guard(HttpToolsProtocol):
                 self._unclear = answers.BAD_REQUEST
             else:
                 self._left_bytes = int(value)
-        elif name == b"expect" and value.lower() == b"100-continue":
+        elif value.lower() == b"100-continue":
             self.expect_100_continue = True
-        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()
@@ -238,14 +244,15 @@ class Guard(HttpToolsProtocol):
         self._in_body, self._body_bytes, self._dry_bytes = True, 0, 0
         if self._unanswered():
             self.flow.pause_reading()
-            self.pipeline.appendleft((exchange, self.app))
+            self._queue.append(exchange)
         else:
             self._active = exchange
             self._start_asgi_task(exchange, self.app)
 
     def _judge_head(self, version: str) -> Answer | None:
         """Why this head is not taken, or None. What two readers may read differently is refused (RFC 9112, 11.2)."""
-        if self._head_bytes > self._limits.max_head_bytes:
+        limit = self._limits.max_head_bytes
+        if self._begun_bytes > limit and len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers) > limit:
             self._floor.count("head_too_large")
             return answers.HEAD_TOO_LARGE
         if self._unclear is None and (
@@ -273,11 +280,10 @@ class Guard(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self._closing or self.transport.is_closing():
             return
-        if self.pipeline:
-            following, app = self.pipeline.pop()
-            self._active = following
-            self._start_asgi_task(following, app)
-        if self._stash and not self.pipeline:  # also the body of the request that was just begun
+        if self._queue:
+            self._active = self._queue.popleft()
+            self._start_asgi_task(self._active, self.app)
+        if self._stash and not self._queue:  # also the body of the request that was just begun
             stash, self._stash = self._stash, b""
             self._feed_slices(stash)
         if self._closing:
@@ -316,8 +322,8 @@ class Guard(HttpToolsProtocol):
             active.message_event.set()
         else:
             if self._in_body:  # the broken one is the last in the queue: nobody will answer it
-                self.pipeline.popleft()
-                self.cycle = self.pipeline[0][0] if self.pipeline else active
+                self._queue.pop()
+                self.cycle = self._queue[-1] if self._queue else active
             self._deaf = self._ending = True
             self._in_body, self._begun_bytes, self._stash = False, 0, b""
             return
@@ -329,6 +335,7 @@ class Guard(HttpToolsProtocol):
         if phase is Phase.IDLE:
             self.close()
         elif phase is Phase.BODY and self.cycle is self._active and not self.cycle.response_started:
+            self._active.late = True
             self.refuse(answers.TOO_SLOW)
         elif phase is Phase.STUCK and self.transport.get_write_buffer_size() < self._unread_bytes:
             self._floor.connections.leave(self)  # it reads, if slowly: the time begins anew

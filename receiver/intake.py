@@ -5,12 +5,10 @@ later, off this path. It opens no connection, asks nobody, and holds no transact
 """
 
 import asyncio
-import contextlib
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 import structlog
@@ -19,12 +17,14 @@ from receiver import answers, jsontext
 from receiver.admission import ByteBudget, Claim
 from receiver.answers import Answer
 from receiver.clock import Clock
+from receiver.commits import Commits, Recorder
 from receiver.counters import IntakeCounters
 from receiver.errors import StoreUnavailable
+from receiver.jsoncheck import check_object
 from receiver.masking import mask_headers
 from receiver.providers import provider_named
 from receiver.providers.base import Parked, Provider, RawRequest, Refused
-from receiver.records import Delivery, DeliveryId
+from receiver.records import Delivery
 from receiver.secrets import Secret
 from receiver.settings import IntakeSettings, SourceSettings
 from receiver.states import Verdict
@@ -38,19 +38,6 @@ _LARGE_BYTES = 65_536
 """Larger bodies are judged in a thread: hashing and parsing megabytes must not hold up everybody's answer."""
 _QUIET_S = 10.0
 """A refusal of one kind is logged at most this often; a stranger must not fill the log. All are counted."""
-
-
-class Recorder(Protocol):
-    """What intake needs of the store."""
-
-    def next_id(self) -> DeliveryId:
-        """A fresh id, greater than all before it."""
-        ...
-
-    def record(self, delivery: Delivery) -> Awaitable[None]:
-        """Done once the delivery survives kill -9, in the database or in the spill. Raises StoreUnavailable, at once
-        or when awaited, when neither took it. It is never cancelled from here."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +86,12 @@ class Intake:
         self.counters = IntakeCounters()
         self.budget = ByteBudget(settings.max_waiting_bytes, sources)
         self._recorder = recorder
+        self._commits = Commits(recorder)
         self._clock = clock
         self._when_shed = when_shed
         self._gates = {name.encode(): _gate(name, source, settings) for name, source in sources.items()}
+        self._open = {b"/in/" + name: Visit(gate) for name, gate in self._gates.items() if gate.token is None}
+        """The paths without a token, whole: nothing about them is secret, so they are looked up."""
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="intake")
         self._log = structlog.get_logger("receiver.intake").bind()
         self._logged: dict[tuple[str, str], tuple[float, int]] = {}
@@ -112,6 +102,8 @@ class Intake:
 
     def find(self, raw_path: bytes) -> Visit | Answer:
         """Whose door this is: exactly `/in/SOURCE` or `/in/SOURCE/TOKEN`, as the source has it (CONTRACT 4)."""
+        if visit := self._open.get(raw_path):
+            return visit
         segments = raw_path.split(b"/")
         if b"%" in raw_path:
             segments = [unquote_to_bytes(segment) for segment in segments]
@@ -149,25 +141,24 @@ class Intake:
             if isinstance(judged, Refused):
                 claim.release()
                 return self._refused(gate.name, answers.UNPROVEN, judged.reason)
-            pending = self._hand_over(visit, request, remote, now, judged)
+            delivery = self._delivery(visit, request, remote, now, judged)
         except BaseException:
             claim.release()
             raise
-        pending.add_done_callback(lambda done: _settle(done, claim))
-        left_s = max(0.0, gate.budget_s - (self._clock.monotonic() - started))
-        await asyncio.wait((pending,), timeout=left_s)  # a commit that is under way is never cancelled
-        if not pending.done():
-            return self._shed(gate, answers.NOT_IN_TIME)
-        if error := pending.exception():
-            return self._not_kept(gate, error)
+        try:
+            left_s = gate.budget_s - (self._clock.monotonic() - started)
+            if not await self._commits.keep(delivery, claim, left_s):  # the commit goes on; its sender may come again
+                return self._shed(gate, answers.NOT_IN_TIME)
+        except StoreUnavailable as error:
+            self._log.error(DELIVERY_NOT_KEPT, source=gate.name, error=str(error))
+            return self._shed(gate, answers.NOT_KEPT)
         self.counters.acknowledge(gate.name, self._clock.monotonic() - started, now)
-        return judged.answer or answers.recorded(pending.result())
+        self._log.debug(DELIVERY_RECORDED, source=gate.name, id=delivery.id, verdict=delivery.verdict.value)
+        return judged.answer or answers.recorded(delivery.id)
 
-    def _hand_over(
-        self, visit: Visit, request: RawRequest, remote: str, now: float, judged: _Judged
-    ) -> "asyncio.Future[DeliveryId]":
-        """Give the delivery to the recorder."""
-        delivery = Delivery(
+    def _delivery(self, visit: Visit, request: RawRequest, remote: str, now: float, judged: _Judged) -> Delivery:
+        """What is kept of a request, secrets masked."""
+        return Delivery(
             id=self._recorder.next_id(),
             source=visit.gate.name,
             received_at=now,
@@ -178,12 +169,6 @@ class Intake:
             verdict=judged.verdict,
             reason=judged.reason,
         )
-        return asyncio.ensure_future(self._record(delivery))
-
-    async def _record(self, delivery: Delivery) -> DeliveryId:
-        await self._recorder.record(delivery)
-        self._log.debug(DELIVERY_RECORDED, source=delivery.source, id=delivery.id, verdict=delivery.verdict.value)
-        return delivery.id
 
     def shed(self, visit: Visit) -> Answer:
         """Refuse because too much is waiting."""
@@ -198,11 +183,6 @@ class Intake:
         if not gate.provider.retries:
             self._when_shed(gate.name)
         return self._refused(gate.name, answer)
-
-    def _not_kept(self, gate: Gate, error: BaseException) -> Answer:
-        expected = isinstance(error, StoreUnavailable)
-        self._log.error(DELIVERY_NOT_KEPT, source=gate.name, error=str(error), exc_info=None if expected else error)
-        return self._shed(gate, answers.NOT_KEPT)
 
     def _refused(self, source: str, answer: Answer, reason: str = "") -> Answer:
         reason = reason or answer.reason
@@ -232,16 +212,9 @@ def _judge(gate: Gate, request: RawRequest, now: float) -> _Judged | Refused:
         return proof
     digest = hashlib.sha256(request.body).hexdigest()
     try:
-        jsontext.parse_object(request.body)
+        check_object(request.body)
     except jsontext.NotJson as problem:
         return _Judged(Verdict.QUARANTINED, str(problem), digest, answers.NOT_JSON)
     if isinstance(proof, Parked):
         return _Judged(Verdict.QUARANTINED, proof.reason, digest, None)
     return _Judged(Verdict.NEW, None, digest, None)
-
-
-def _settle(done: "asyncio.Future[DeliveryId]", claim: Claim) -> None:
-    """The recorder is through with a body, in time or not: its room is free again."""
-    claim.release()
-    with contextlib.suppress(asyncio.CancelledError):
-        done.exception()  # looked at, so that a late failure is not reported a second time by the event loop

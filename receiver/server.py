@@ -28,15 +28,13 @@ _QUIET_S = 0.3
 _LOOK_S = 0.02
 _SPARE_DESCRIPTORS = 128
 """Left for the database, the journal and the sockets we open ourselves."""
-_BODY_SLACK_S = 0.5
-"""The application answers 408 at its deadline; ours is behind it, for one that does not read."""
 
 
 def public_limits(settings: IntakeSettings) -> Limits:
     """The bounds of the public listener."""
     return Limits(
         header_timeout_s=settings.header_timeout_s,
-        body_timeout_s=settings.body_timeout_s + _BODY_SLACK_S,
+        body_timeout_s=settings.body_timeout_s,
         max_connections=settings.max_connections,
         half_close=True,
     )

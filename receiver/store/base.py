@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from receiver.errors import StoreUnavailable
 from receiver.records import Delivery, DeliveryId, HistoryEntry, Job, Message, Poll, Registration, SourceState
 from receiver.states import JobState, Verdict
 from receiver.store.views import View
@@ -259,6 +260,11 @@ class Store(Protocol):
 
     def next_id(self) -> DeliveryId:
         """A fresh delivery id: greater than all before it, also across restarts; sorts by arrival."""
+        ...
+
+    def submit(self, delivery: Delivery, done: Callable[[StoreUnavailable | None], object]) -> None:
+        """`record` for the door: queue a delivery; `done` is called once, from another thread, with None when it is
+        durable or with why it is not. Raises StoreUnavailable when it cannot even be queued."""
         ...
 
     async def record(self, delivery: Delivery) -> None:

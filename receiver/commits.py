@@ -1,0 +1,108 @@
+"""Waiting for commits: many at once, each with a limit, at the price of one timer and one wake-up a batch.
+
+The writer commits many deliveries in one transaction and says so from its own thread. Waking the event loop for each
+would cost more than all else about waiting, and so would a timer for each; limits of seconds need no such precision.
+Nothing here cancels a commit: it goes on whether or not anybody still waits for it.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from receiver.admission import Claim
+from receiver.errors import StoreUnavailable
+from receiver.records import Delivery, DeliveryId
+
+_TICK_S = 0.05
+"""How much later than its limit a wait may end."""
+
+Done = Callable[[StoreUnavailable | None], object]
+
+
+class Recorder(Protocol):
+    """What intake needs of the store."""
+
+    def next_id(self) -> DeliveryId:
+        """A fresh id, greater than all before it."""
+        ...
+
+    def submit(self, delivery: Delivery, done: Done) -> None:
+        """Queue a delivery. `done` is called once, from any thread: with None when the delivery survives kill -9, in
+        the database or in the spill, or with why it does not. Raises StoreUnavailable when it cannot even be queued."""
+        ...
+
+
+class _Waiting:
+    """One delivery on its way to the disk."""
+
+    __slots__ = ("claim", "deadline", "future")
+
+    def __init__(self, claim: Claim, future: "asyncio.Future[bool]", deadline: float) -> None:
+        self.claim = claim
+        self.future = future
+        self.deadline = deadline
+
+
+class Commits:
+    """All deliveries on their way to the disk. Belongs to one event loop; only `_done` is for other threads."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: set[_Waiting] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._lock = threading.Lock()
+        self._ready: list[tuple[_Waiting, StoreUnavailable | None]] = []
+
+    async def keep(self, delivery: Delivery, claim: Claim, limit_s: float) -> bool:
+        """Have a delivery recorded: True when it is durable, False when that takes longer than the limit.
+
+        `claim` is released when the recorder is through with the body, in time or not. Raises StoreUnavailable.
+        """
+        loop = self._loop = asyncio.get_running_loop()
+        waiting = _Waiting(claim, loop.create_future(), loop.time() + limit_s)
+        try:
+            self._recorder.submit(delivery, lambda error: self._done(waiting, error))
+        except BaseException:
+            claim.release()
+            raise
+        self._waiting.add(waiting)
+        if self._timer is None:
+            self._timer = loop.call_later(_TICK_S, self._look)
+        try:
+            return await waiting.future
+        finally:
+            self._waiting.discard(waiting)
+
+    def _done(self, waiting: _Waiting, error: StoreUnavailable | None) -> None:
+        """The recorder is through with a delivery. Any thread; the first of a batch wakes the loop, the rest ride."""
+        with self._lock:
+            self._ready.append((waiting, error))
+            first = len(self._ready) == 1
+        if first and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        with self._lock:
+            ready, self._ready = self._ready, []
+        for waiting, error in ready:
+            waiting.claim.release()
+            if waiting.future.done():
+                continue
+            if error is None:
+                waiting.future.set_result(True)
+            else:
+                waiting.future.set_exception(error)
+
+    def _look(self) -> None:
+        """End the waits that are over their limit. The timer runs only while somebody waits."""
+        assert self._loop is not None
+        now = self._loop.time()
+        for waiting in [each for each in self._waiting if each.deadline <= now]:
+            self._waiting.discard(waiting)
+            if not waiting.future.done():
+                waiting.future.set_result(False)
+        self._timer = self._loop.call_later(_TICK_S, self._look) if self._waiting else None
