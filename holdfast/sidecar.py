@@ -55,7 +55,7 @@ class Sidecar:
     _listeners: dict[str, Listener] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        """Everything that can fail for a reason a person must see: locks, listeners, the record. Raises HoldfastError."""
+        """Everything that can fail for a reason a person must see: locks, listeners, record. Raises HoldfastError."""
         path = self.settings.store.path
         for role in self.roles:
             lock = RoleLock(path, role)

@@ -63,7 +63,7 @@ class Place:
 
 
 class Secret:
-    """One secret with the older values that are still accepted. Immutable; its values never print."""
+    """One secret with the older values still accepted. Its values never print, and change only by `refresh`."""
 
     __slots__ = ("_paths", "_references", "_values")
 
@@ -124,6 +124,19 @@ class Secret:
         for value in self.values():
             found |= hmac.compare_digest(hashlib.sha256(value.encode()).digest(), digest)
         return found
+
+    def refresh(self) -> bool:
+        """Read `file:` references again (a rotation rewrites the file while we run). True when the values changed;
+        a file that cannot be read now leaves them as they are."""
+        if self._values is None or not self._paths or len(self._paths) != len(self._references):
+            return False
+        try:
+            read = [_read_lines(name, path) for name, path in zip(self._references, self._paths, strict=True)]
+        except SecretProblem:
+            return False
+        values = tuple(value for lines in read for value in lines)
+        changed, self._values = values != self._values, values
+        return changed
 
     def __repr__(self) -> str:
         return f"Secret({self.reference}: {_MASK})"
