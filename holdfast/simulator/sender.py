@@ -61,6 +61,8 @@ class Webhook:
         }
 
 
+LANES = 100
+"""Requests under way at once; many more make the client's connection pool slow."""
 CUT_OFF = "the connection was given up in mid-body"
 _MALFORMED = ("cut", "text", "array", "empty", "bad utf-8")
 
@@ -75,6 +77,7 @@ class Sender:
         self._counters = counters
         self._time_scale = time_scale
         self._client: httpx.AsyncClient | None = None
+        self._lanes = anyio.Semaphore(LANES)
         self._gone_out = anyio.Event()
         self.log: list[Webhook] = []
 
@@ -83,7 +86,7 @@ class Sender:
         if self._client is None:
             self._client = httpx.AsyncClient(
                 timeout=httpx.Timeout(self.policy.timeout_s),
-                limits=httpx.Limits(max_connections=256, max_keepalive_connections=32),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),  # `_lanes` is the limit
                 follow_redirects=False,
                 trust_env=False,
             )
@@ -156,6 +159,10 @@ class Sender:
         self._count(webhook, "given_up")
 
     async def _attempt(self, webhook: Webhook, url: str, shot: "_Shot", provider: "Speaks") -> bool:
+        async with self._lanes:  # the wait for a lane is the simulator's own: the attempt begins after it
+            return await self._attempt_now(webhook, url, shot, provider)
+
+    async def _attempt_now(self, webhook: Webhook, url: str, shot: "_Shot", provider: "Speaks") -> bool:
         at, started = self._clock.now(), self._clock.monotonic()
         body = webhook.wrong if shot.has("wrong_id") and webhook.wrong is not None else webhook.body
         raw = provider.encode(webhook, body, shot.number)
