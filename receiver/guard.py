@@ -7,6 +7,7 @@ reset. It judges the wire alone: no path, no source, no body. Deadlines are kept
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import Any
 from urllib.parse import unquote
@@ -20,13 +21,13 @@ from receiver import answers
 from receiver.answers import Answer
 from receiver.connections import Floor, Phase
 from receiver.exchange import Exchange
+from receiver.framing import WATCHED, Framing, size_of, split_target
 
 _SLICE_BYTES = 4096
 """The parser is fed in slices of this size where several requests may lie in one read, and waits after the first."""
 _DRY_BYTES = 32_768
 """Chunk extensions and trailers may bring this many bytes in a row without one byte of body."""
 _STASH_BYTES = 65_536
-_WATCHED = frozenset((b"host", b"transfer-encoding", b"content-length", b"expect"))
 
 
 class _Refused(Exception):  # noqa: N818 - not an error: it stops the parser, nothing else does
@@ -69,8 +70,7 @@ class Guard(HttpToolsProtocol):
         self._unread_bytes = 0
         """What lay unsent when the other side was last seen to stop reading."""
         self._stash = b""
-        self._hosts = self._codings = 0
-        self._unclear: Answer | None = None
+        self._framing = Framing()
 
     # -- the connection ------------------------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ class Guard(HttpToolsProtocol):
 
     def is_last(self) -> bool:
         """Whether the answer that begins now is the last on this connection."""
-        return (self._ending or self._floor.draining) and self.wants_more()
+        return (self._ending or self._floor.draining) and not self._queue and not self._stash
 
     def wants_more(self) -> bool:
         """Whether reading on serves the request that is being answered, and not a later one."""
@@ -195,8 +195,7 @@ class Guard(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._hosts = self._codings = 0
-        self._unclear = None
+        self._framing.reset()
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -205,25 +204,11 @@ class Guard(HttpToolsProtocol):
         if self._in_body:
             return  # a trailer: nothing of ours is decided by what comes behind the body
         name = name.lower()
-        if name in _WATCHED:
-            self._watch(name, value)
-        self.headers.append((name, value))
-
-    def _watch(self, name: bytes, value: bytes) -> None:
-        """The headers that say where a request ends and whom it is for: two readers must not differ about them."""
-        if name == b"host":
-            self._hosts += 1
-        elif name == b"transfer-encoding":
-            self._codings += 1
-            if value.lower() != b"chunked" or self._codings > 1:
-                self._unclear = answers.UNKNOWN_CODING
-        elif name == b"content-length":
-            if not value.isdigit() or len(value) > 18:
-                self._unclear = answers.BAD_REQUEST
-            else:
-                self._left_bytes = int(value)
-        elif value.lower() == b"100-continue":
+        if name in WATCHED:
+            self._framing.watch(name, value)
+        elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()
@@ -235,13 +220,14 @@ class Guard(HttpToolsProtocol):
         scope["method"] = self.parser.get_method().decode("ascii")
         if version != "1.1":
             scope["http_version"] = version
-        path, query = _split(self.url)
+        path, query = split_target(self.url)
         scope["raw_path"], scope["query_string"] = path, query
         text = path.decode("latin-1")
         scope["path"] = unquote(text) if "%" in text else text
         exchange = Exchange(self, keep_alive=version == "1.1" and self.parser.should_keep_alive())
         self.cycle = exchange
         self._in_body, self._body_bytes, self._dry_bytes = True, 0, 0
+        self._left_bytes = self._framing.length_bytes
         if self._unanswered():
             self.flow.pause_reading()
             self._queue.append(exchange)
@@ -250,21 +236,15 @@ class Guard(HttpToolsProtocol):
             self._start_asgi_task(exchange, self.app)
 
     def _judge_head(self, version: str) -> Answer | None:
-        """Why this head is not taken, or None. What two readers may read differently is refused (RFC 9112, 11.2)."""
+        """Why this head is not taken, or None."""
         limit = self._limits.max_head_bytes
-        if self._begun_bytes > limit and len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers) > limit:
+        if self._begun_bytes > limit and size_of(self.url, self.headers) > limit:
             self._floor.count("head_too_large")
             return answers.HEAD_TOO_LARGE
-        if self._unclear is None and (
-            version not in ("1.1", "1.0")
-            or self._hosts > 1
-            or (self._hosts == 0 and version == "1.1")
-            or (self._codings and version == "1.0")
-        ):
-            self._unclear = answers.BAD_REQUEST
-        if self._unclear is not None:
+        refusal = self._framing.judge(version)
+        if refusal is not None:
             self._floor.count("bad_request")
-        return self._unclear
+        return refusal
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -302,8 +282,9 @@ class Guard(HttpToolsProtocol):
         if self._closing:
             return
         self._closing, self._stash = True, b""
-        if (self._in_body or self._begun_bytes) and not self.transport.is_closing() and self.transport.can_write_eof():
-            self.transport.write_eof()
+        if (self._in_body or self._begun_bytes) and not self.transport.is_closing():
+            with contextlib.suppress(OSError):  # it may be gone already
+                self.transport.write_eof()
             self.flow.resume_reading()
         else:
             self.transport.close()
@@ -325,7 +306,7 @@ class Guard(HttpToolsProtocol):
                 self._queue.pop()
                 self.cycle = self._queue[-1] if self._queue else active
             self._deaf = self._ending = True
-            self._in_body, self._begun_bytes, self._stash = False, 0, b""
+            self._in_body, self._begun_bytes, self._stash = False, 1, b""
             return
         self._begun_bytes = self._begun_bytes or 1
         self.close()
@@ -353,15 +334,3 @@ class Guard(HttpToolsProtocol):
         """The server stops: close what is silent; what is being answered closes with its answer."""
         if not self._unanswered():
             self.close()
-
-
-def _split(url: bytes) -> tuple[bytes, bytes]:
-    """Path and query of a request target: origin form, or absolute form as a proxy would be sent (RFC 9112, 3.2)."""
-    target = url.partition(b"#")[0]
-    if not target.startswith(b"/"):
-        scheme, mark, rest = target.partition(b"://")
-        if mark and scheme.lower() in (b"http", b"https"):
-            slash = rest.find(b"/")
-            target = rest[slash:] if slash >= 0 else b"/"
-    path, _, query = target.partition(b"?")
-    return path, query

@@ -36,6 +36,8 @@ INTAKE_FAILED = "intake.failed"
 
 _LARGE_BYTES = 65_536
 """Larger bodies are judged in a thread: hashing and parsing megabytes must not hold up everybody's answer."""
+_SHED_S = 1.0
+"""One word for all that had to be refused meanwhile: asking about open jobs once finds them all."""
 _QUIET_S = 10.0
 """A refusal of one kind is logged at most this often; a stranger must not fill the log. All are counted."""
 
@@ -81,7 +83,8 @@ class Intake:
         *,
         when_shed: Callable[[str], object] = lambda source: None,
     ) -> None:
-        """`when_shed(source)` is called when a delivery had to be refused that its sender will not send again."""
+        """`when_shed(source)` is called within a second after deliveries had to be refused that their sender will not
+        send again."""
         self.settings = settings
         self.counters = IntakeCounters()
         self.budget = ByteBudget(settings.max_waiting_bytes, sources)
@@ -94,10 +97,15 @@ class Intake:
         """The paths without a token, whole: nothing about them is secret, so they are looked up."""
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="intake")
         self._log = structlog.get_logger("receiver.intake").bind()
+        self._shed_soon: dict[str, asyncio.TimerHandle] = {}
         self._logged: dict[tuple[str, str], tuple[float, int]] = {}
 
     def close(self) -> None:
-        """Stop the thread that judges large bodies. Nothing that was handed to the recorder is touched."""
+        """Stop the thread that judges large bodies, and tell of sources that had to be refused in the last second.
+        Nothing that was handed to the recorder is touched."""
+        for source, timer in list(self._shed_soon.items()):
+            timer.cancel()
+            self._tell_shed(source)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def find(self, raw_path: bytes) -> Visit | Answer:
@@ -180,9 +188,13 @@ class Intake:
         return self._refused("", answers.UNEXPECTED)
 
     def _shed(self, gate: Gate, answer: Answer) -> Answer:
-        if not gate.provider.retries:
-            self._when_shed(gate.name)
+        if not gate.provider.retries and gate.name not in self._shed_soon:
+            self._shed_soon[gate.name] = asyncio.get_running_loop().call_later(_SHED_S, self._tell_shed, gate.name)
         return self._refused(gate.name, answer)
+
+    def _tell_shed(self, source: str) -> None:
+        del self._shed_soon[source]
+        self._when_shed(source)
 
     def _refused(self, source: str, answer: Answer, reason: str = "") -> Answer:
         reason = reason or answer.reason
