@@ -12,7 +12,7 @@ from holdfast.cli.context import load_settings
 @click.pass_context
 def backup(ctx: click.Context, path: str) -> None:
     """Copy the database to PATH while it is in use, and check the copy."""
-    from receiver.store.sqlite.store import copy_to
+    from receiver.store.sqlite.maintenance import copy_to
 
     shown = sys.stderr.isatty()
 

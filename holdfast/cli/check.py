@@ -146,6 +146,12 @@ def _live_checks() -> list[Check]:
     return LIVE_CHECKS
 
 
+def _store_checks() -> list[Check]:
+    from holdfast.cli.check_store import STORE_CHECKS  # loads SQLite, which nobody else needs here
+
+    return list(STORE_CHECKS)
+
+
 def _print(remarks: list[Remark], as_json: bool) -> None:
     if as_json:
         rows = [{key: value for key, value in asdict(each).items() if key != "exit_code"} for each in remarks]
@@ -163,7 +169,7 @@ def _print(remarks: list[Remark], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def check(ctx: click.Context, live: bool, as_json: bool) -> None:
-    """Look at the configuration, its secrets, the listeners and the clock; --live asks the providers too."""
+    """Look at the configuration, its secrets, the listeners, the clock and the store; --live asks the providers too."""
     try:
         settings = load_settings(ctx, need="all")
     except ConfigError as error:
@@ -171,6 +177,6 @@ def check(ctx: click.Context, live: bool, as_json: bool) -> None:
             raise  # told as every command tells it
         remarks = [Remark("config", "problem", str(each), error.exit_code) for each in error.problems]
     else:
-        remarks = run_checks(settings, [*CHECKS, *(_live_checks() if live else [])])
+        remarks = run_checks(settings, [*CHECKS, *_store_checks(), *(_live_checks() if live else [])])
     _print(remarks, as_json)
     ctx.exit(next((each.exit_code for each in remarks if each.level == "problem"), 0))

@@ -143,7 +143,8 @@ async def _drive(settings: Settings, mine: SourceSettings, managing: Managing, y
             exchange = await outbound.ask(mine, question, rules)
             if not isinstance(exchange.outcome, Reply):
                 raise ProviderUnavailable(
-                    f"asking {mine.provider}: {exchange.request}: {exchange.outcome.detail}; check base_url and the network"
+                    f"asking {mine.provider}: {exchange.request}: {exchange.outcome.detail}; "
+                    "check base_url and the network"
                 )
             reply = exchange.outcome
     finally:

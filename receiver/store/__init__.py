@@ -32,6 +32,6 @@ def open_store(settings: Settings, clock: Clock, *, keeper: bool = True) -> Stor
 
 def look(settings: Settings, question: Callable[[View], T]) -> T:
     """Answer one question from the record without opening it for writing. Raises StoreUnavailable."""
-    from receiver.store.sqlite.store import look_at
+    from receiver.store.sqlite.maintenance import look_at
 
     return look_at(settings.store.path, question)

@@ -295,26 +295,28 @@ def statements(script: str) -> list[str]:
 KNOWN = [migration.name for migration in migrations.pending(Database(memory=True))]
 
 
+def newer_step(connection: Connection) -> str | None:
+    """A step in the file that this version does not know; None when there is none."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
+        return None
+    rows = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'holdfast' ORDER BY name")
+    return next((name for (name,) in reversed(rows.fetchall()) if name not in KNOWN), None)
+
+
 def migrate(connection: Connection) -> list[str]:
     """Bring the schema up, all pending steps in one transaction. Returns their names; raises StoreUnavailable when
     the file was written by a newer version."""
     database = Database(connection, execute_plugins=False)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if "_sqlite_migrations" in database.table_names():
-            applied = [
-                name
-                for (name,) in connection.execute(
-                    "SELECT name FROM _sqlite_migrations WHERE migration_set = 'holdfast'"
-                )
-            ]
-            newer = sorted(set(applied) - set(KNOWN))
-            if newer:
-                raise StoreUnavailable(
-                    f"opening the database: it was written by a newer version of Holdfast (step {newer[-1]}); "
-                    "install that version, or point store.url at another file"
-                )
-        elif database.table_names():
+        newer = newer_step(connection)
+        if newer is not None:
+            raise StoreUnavailable(
+                f"opening the database: it was written by a newer version of Holdfast (step {newer}); "
+                "install that version, or point store.url at another file"
+            )
+        tables = database.table_names()
+        if tables and "_sqlite_migrations" not in tables:
             raise StoreUnavailable(
                 "opening the database: it holds tables of another program; point store.url at a file of its own"
             )

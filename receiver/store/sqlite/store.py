@@ -25,6 +25,7 @@ from receiver.store.sqlite import driver, schema
 from receiver.store.sqlite.boot import inspect
 from receiver.store.sqlite.driver import Connection, sqlite3
 from receiver.store.sqlite.filesystem import file_system
+from receiver.store.sqlite.maintenance import copy_to
 from receiver.store.sqlite.spilling import Spiller
 from receiver.store.sqlite.views import SqliteView
 from receiver.store.sqlite.writer import Pending, Work, Writer
@@ -150,12 +151,13 @@ class SqliteStore:
         if self._closed:
             return
         self._closed = True
-        self._writer.close()
-        if self._options.keeper:
-            self._spiller.close()
+        # Readers first: the last connection to close folds the log into the file, and only the writer's can.
         self._readers.shutdown(wait=True)
         for connection in self._readers_open:
             connection.close()
+        self._writer.close()
+        if self._options.keeper:
+            self._spiller.close()
         if self._options.keeper:
             with contextlib.suppress(OSError):
                 self._mark.sync()
@@ -293,6 +295,37 @@ class SqliteStore:
         copy_to(self._options.path, path, progress)
 
 
+def check_file(path: Path) -> str | None:
+    """What is wrong with a database file, in one line; None when a quick check (bounded in time) finds nothing."""
+    end = time_limit(CHECK_S)
+    try:
+        connection = driver.open_reader(path)
+        try:
+            connection.set_progress_handler(end, 10_000)
+            answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            newer = schema.newer_step(connection)
+        finally:
+            connection.close()
+    except StoreUnavailable as error:
+        return error.message
+    except sqlite3.Error as error:
+        return None if "interrupted" in str(error) else f"{path}: {error}; is it a database, and may we read it?"
+    if newer is not None:
+        return f"{path} was written by a newer version of Holdfast (step {newer}); install that version"
+    return (
+        None
+        if answer == "ok"
+        else f"{path} is damaged ({answer}); the next start moves it aside and begins a fresh one"
+    )
+
+
+def time_limit(seconds: float) -> Callable[[], bool]:
+    """A progress handler that stops SQLite after so many seconds."""
+    clock = SystemClock()
+    end = clock.monotonic() + seconds
+    return lambda: clock.monotonic() > end
+
+
 def copy_to(database: Path, path: str, progress: Callable[[int, int], None] | None = None) -> None:
     """Copy a database in steps, over a connection of its own; the writer goes on meanwhile. Raises StoreUnavailable."""
     if not database.exists():
@@ -311,24 +344,6 @@ def copy_to(database: Path, path: str, progress: Callable[[int, int], None] | No
         raise StoreUnavailable(f"backing up to {path}: {error}; is the folder there and writable?") from error
     if answer != "ok":
         raise StoreUnavailable(f"backing up to {path}: the copy did not pass its check ({answer})")
-
-
-def look_at(path: Path, look: Callable[[View], T]) -> T:
-    """One look at a record that another process may own. Raises StoreUnavailable."""
-    if not path.exists():
-        raise StoreUnavailable(
-            f"reading the database {path}: there is no such file; start `holdfast run`, or `holdfast migrate`"
-        )
-    connection = driver.open_reader(path)
-    try:
-        connection.execute("BEGIN")
-        return look(SqliteView(connection))
-    except sqlite3.Error as error:
-        raise StoreUnavailable(
-            f"reading the database {path}: {error}; run `holdfast migrate`, or see `holdfast check`"
-        ) from error
-    finally:
-        connection.close()
 
 
 def _resolve(future: "asyncio.Future[Any]", value: Any, error: BaseException | None) -> None:
