@@ -38,6 +38,7 @@ def _scan() -> None:
 
 def add_folder(folder: Path) -> None:
     """Also take the provider files of this folder (`$HOLDFAST_PROVIDERS`). Raises ConfigError on a bad file."""
+    folder = folder.resolve()
     if str(folder) in _scanned:
         return
     _scanned.add(str(folder))
@@ -50,7 +51,11 @@ def add_folder(folder: Path) -> None:
             raise ConfigError(f"loading providers: {path} cannot be loaded")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever is wrong in the file, it is the operator's to put right
+            met = f"{path} cannot be loaded ({type(error).__name__}: {error})"
+            raise ConfigError(f"loading providers: {met}; correct it or take it out of the folder") from error
         _take(module, str(path))
 
 
