@@ -10,47 +10,12 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import StoreUnavailable
-from receiver.marks import HighWaterMark, Mark, beside
+from receiver.marks import Mark, beside
 from receiver.store.sqlite import driver, schema
 from receiver.store.sqlite.boot import BootReport, BootState, family, inspect
 from receiver.store.sqlite.driver import sqlite3
+from tests.store.damaged import KEPT, ROWS, build, fold, insert, poke, wal_of
 from tests.support import ManualClock, run_python
-
-ROWS = 300
-KEPT = 60
-"""Rows that were folded into the database file before the rest went to the WAL."""
-
-
-def insert(connection: driver.Connection, ids: range) -> None:
-    """Ten rows a transaction, so that losing part of a WAL loses part of the rows."""
-    for id in ids:
-        if id % 10 == 1:
-            connection.execute("BEGIN")
-        body = hashlib.sha256(str(id).encode()).digest() * 20
-        connection.execute(
-            "INSERT INTO deliveries (id, source, received_at, body, body_sha256) VALUES (?, 's', 'now', ?, ?)",
-            (id, body, hashlib.sha256(body).hexdigest()),
-        )
-        if id % 10 == 0 or id == ids[-1]:
-            connection.execute("COMMIT")
-
-
-def build(db: Path) -> None:
-    """A database as a killed process leaves it: some rows in the file, some in the WAL, and a mark."""
-    scratch = db.with_name("scratch.db")
-    connection = driver.open_writer(scratch)
-    schema.migrate(connection)
-    insert(connection, range(1, KEPT + 1))
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    insert(connection, range(KEPT + 1, ROWS + 1))
-    for old, new in zip(family(scratch)[:2], family(db)[:2], strict=True):
-        shutil.copyfile(old, new)
-    connection.close()
-    for file in family(scratch):
-        file.unlink(missing_ok=True)
-    mark = HighWaterMark(beside(db))
-    mark.note(ROWS, ROWS)
-    mark.close()
 
 
 @pytest.fixture
@@ -65,23 +30,6 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pristine")
     build(folder / "holdfast.db")
     return folder
-
-
-def wal_of(db: Path) -> Path:
-    return family(db)[1]
-
-
-def poke(file: Path, at: int, data: bytes) -> None:
-    with open(file, "r+b") as out:
-        out.seek(at)
-        out.write(data)
-
-
-def fold(db: Path) -> None:
-    """Stop cleanly: the WAL is folded into the file and gone."""
-    connection = driver.open_writer(db)
-    connection.close()
-    assert not wal_of(db).exists()
 
 
 def contents(folder: Path) -> dict[str, str]:

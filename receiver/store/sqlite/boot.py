@@ -26,7 +26,6 @@ from receiver.marks import HighWaterMark, Mark, beside, missing
 from receiver.store.sqlite import walfile
 from receiver.store.sqlite.driver import Connection, quoted, sqlite3, version
 
-MAGIC = b"SQLite format 3\0"
 _HEAD_BYTES = 64 * 1024
 _LARGEST_WAL_COPY_BYTES = 256 * 1024 * 1024
 _STEPS_BETWEEN_LOOKS = 10_000
@@ -145,14 +144,14 @@ def _wrong_shape(real: Path, size_bytes: int, mark: Mark | None) -> str | None:
     """Whether a file without a WAL has the outline of a database."""
     with open(real, "rb") as file:
         head = file.read(_HEAD_BYTES)
-    if head.startswith(MAGIC):
+    if head.startswith(walfile.MAGIC):
         page_bytes = walfile.page_bytes_of(head)
         if page_bytes is None:
             return "the header names a page size that does not exist"
         if size_bytes % page_bytes:
             return f"the file is cut off: {size_bytes} bytes are no whole number of {page_bytes}-byte pages"
         return None
-    was_ours = mark is not None or MAGIC.startswith(head) or not any(head)
+    was_ours = mark is not None or walfile.MAGIC.startswith(head) or not any(head)
     if was_ours or (b"\0" in head and b"CREATE TABLE deliveries" in head):
         return "the file does not begin like a database"
     raise _unavailable(real, "it is not a database, and nothing was changed", "point store.url at another path")

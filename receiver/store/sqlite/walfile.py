@@ -6,6 +6,7 @@ It reads and never writes, and trusts nothing it reads: these are the files of w
 import struct
 from pathlib import Path
 
+MAGIC = b"SQLite format 3\0"
 HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
 _MAGICS = (0x377F0682, 0x377F0683)
