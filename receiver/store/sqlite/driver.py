@@ -4,7 +4,9 @@ Two SQLite libraries in one process break POSIX locking and lose committed rows,
 by itself when it is installed; so the choice is made here, once, and everything else is handed connections.
 """
 
+import contextlib
 import importlib
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -58,6 +60,10 @@ def open_writer(path: Path) -> Connection:
 
     Settings are read back: a durability that was not taken is refused, not hoped for. Raises StoreUnavailable.
     """
+    # SQLite would make it 0644, and what a reader of our group makes beside it (-shm, -wal) follows the file's mode: we
+    # could then no longer write. Only ever a file that was not there: closing a descriptor drops our process's locks.
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660))
     try:
         connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
         mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
