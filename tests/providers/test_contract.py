@@ -13,6 +13,7 @@ written as their fields that differ from the defaults.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -51,6 +52,9 @@ PAGES_AND_LISTS = 120
 
 HOSTILE_IDS = ["../x", "..", ".", "a/b?c#d", "a\nb\r\nX: y", "x" * 5000, "a\0b", "%2e%2e%2f", "//evil.example/", "a b",
                "\\..\\x", "é\u202e", "https://evil.example/", ";x=1", "@evil.example"]  # fmt: skip
+
+ODD: list[Any] = [None, True, 7, -1.5, [], ["x"], {}, {"id": "x"}, "", "\ud800", "x" * 5000, 10**40]
+"""What a field may be instead of what was promised."""
 
 WORDS = ["completed", "COMPLETED", "failed", "queued", "processing", "pending", "cancelled", "AWAITING_APPROVAL", "",
          "action_log.completed", "document.extracted", "document.received", "lead.updated", "insight_generated",
@@ -252,6 +256,43 @@ def whole(expected: Any, *bodies: Any) -> Any:
     return expected
 
 
+def spoiled(document: Any) -> Iterator[Any]:
+    """The document with one of its values replaced, each in turn, by each of the ODD ones."""
+    if isinstance(document, dict):
+        for key, each in document.items():
+            yield from ({**document, key: other} for other in [*ODD, *spoiled(each)])
+    elif isinstance(document, list):
+        for index, each in enumerate(document):
+            yield from ([*document[:index], other, *document[index + 1 :]] for other in [*ODD, *spoiled(each)])
+
+
+@pytest.mark.parametrize("path", sample_files(), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_sample_with_any_one_value_spoiled_is_still_borne(path: Path) -> None:
+    """Each field in turn is of a wrong type, empty, huge or impossible to store: nothing raises, all can be kept."""
+    sample = json.loads(path.read_text())
+    provider = provider_named(path.parent.name)
+    source = source_of(provider.name, **sample.get("source", {}))
+
+    for body in spoiled(sample.get("delivery")):
+        request = delivered(body, *((name, value) for name, value in sample.get("headers", [])))
+        assert_understood(provider.read(request, jsontext.parse_object(request.body), source))
+    for number, answer in enumerate(sample.get("answers", [])):
+        for body in spoiled(answer["body"]):
+            given_answers = [
+                reply_of(body if index == number else each["body"], each.get("status", 200))
+                for index, each in enumerate(sample["answers"])
+            ]
+            last = reply_of({}, 404)  # a spoiled list makes for more questions than the sample has answers
+            server = answers(*given_answers, *[last] * PAGES_AND_LISTS)
+            jobs = [job_of(**job) for job in sample["jobs"]]
+            for finding in talk(provider, jobs, source, server).findings:
+                assert_sound(finding)
+    for body in spoiled(sample.get("submission", {}).get("answer")):
+        asked, document = sample["submission"], jsontext.parse(json.dumps(body).encode())
+        for told in provider.submitted(asked["method"], asked["path"], document, source):
+            assert_storable(told.job_id, told.modality, told.alias, told.poll_url)
+
+
 # -- whatever comes in --------------------------------------------------------------------------------------------
 
 
@@ -296,17 +337,7 @@ def test_whatever_is_delivered_is_read_into_something_that_can_be_kept(
     request = delivered(document, *headers)
     reading = provider_named(name).read(request, jsontext.parse_object(request.body), source_of(name))
 
-    assert isinstance(reading, Reading)
-    assert_storable(reading.event, reading.event_key, reading.problem)
-    assert [reading.problem is not None, reading.said is not None, reading.passes_on].count(True) <= 1
-    if reading.said is not None:
-        said = reading.said
-        assert_storable(said.job_id, said.status, said.modality, said.alias)
-        assert said.job_id
-        assert (said.reason is None) == (said.claim is not Claim.FAILED)
-        assert said.reason in (None, Reason.PROVIDER, Reason.CANCELLED)
-        assert said.claim is not Claim.GIVEN_UP
-        jsontext.dump([said.result, said.refs, said.metadata])
+    assert_understood(reading)
 
 
 @pytest.mark.parametrize("name", provider_names())
@@ -411,6 +442,21 @@ def test_any_answer_to_a_submission_is_taken_or_left(name: str, method: str, pat
         assert_storable(told.job_id, told.modality, told.alias, told.poll_url)
         jsontext.dump(told.refs)
         assert told.poll_url is None or same_origin(told.poll_url, source.effective_base_url or "")
+
+
+def assert_understood(reading: Reading) -> None:
+    """A reading says one thing at the most, and all of it can be stored."""
+    assert isinstance(reading, Reading)
+    assert_storable(reading.event, reading.event_key, reading.problem)
+    assert [reading.problem is not None, reading.said is not None, reading.passes_on].count(True) <= 1
+    if reading.said is not None:
+        said = reading.said
+        assert_storable(said.job_id, said.status, said.modality, said.alias)
+        assert said.job_id
+        assert (said.reason is None) == (said.claim is not Claim.FAILED)
+        assert said.reason in (None, Reason.PROVIDER, Reason.CANCELLED)
+        assert said.claim is not Claim.GIVEN_UP
+        jsontext.dump([said.result, said.refs, said.metadata])
 
 
 def assert_storable(*texts: str | None) -> None:

@@ -239,6 +239,13 @@ def test_a_done_task_needs_no_links_and_no_header(source: SourceSettings) -> Non
     assert (finding.claim, finding.result, finding.retry_after_s) == (Claim.COMPLETED, [{"a": 1}], None)
 
 
+def test_a_done_task_is_not_told_to_wait(source: SourceSettings) -> None:
+    """A Retry-After that strays into the last answer says nothing about the outcome."""
+    finding = talk(PROVIDER, [registered()], source, answers(reply_of(task("failed"), retry_after="5"))).told["task_1"]
+
+    assert (finding.claim, finding.retry_after_s) == (Claim.FAILED, None)
+
+
 def test_an_absent_retry_after_does_not_end_a_task(source: SourceSettings) -> None:
     """Only `data.status` does (OM-5)."""
     finding = talk(PROVIDER, [registered()], source, answers(reply_of(task("processing")))).told["task_1"]
@@ -329,6 +336,13 @@ def test_an_unknown_task_is_missing(reply: Reply, source: SourceSettings) -> Non
         "https://app.useomnia.com.evil.example/x",
         "https://app.useomnia.com@evil.example/x",
         "https://evil.example\\@app.useomnia.com/x",
+        "https://app.useomnia.com/api\\x",
+        "https://user@app.useomnia.com/x",
+        "https://@app.useomnia.com/x",
+        "https://app.useomnia.com/api\nx",
+        "https://app.useomnia.com/a b",
+        " https://app.useomnia.com/x",
+        "https://app.useomnia.com/\ud800",
         "https://app.useomnia.com\n.evil.example/x",
         "//evil.example/x",
         "/api/v1/insights/generation/generation_1",
