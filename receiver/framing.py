@@ -54,6 +54,16 @@ class Framing:
             return answers.BAD_REQUEST
         return None
 
+    @property
+    def has_body(self) -> bool:
+        """Whether a body was announced."""
+        return self.length_bytes > 0 or self._codings > 0
+
+    def plain_head(self) -> bytes:
+        """A head that announces the same body, and nothing else."""
+        body = b"transfer-encoding: chunked" if self._codings else b"content-length: %d" % self.length_bytes
+        return b"POST / HTTP/1.1\r\nhost: x\r\n%b\r\n\r\n" % body
+
 
 def size_of(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> int:
     """How many bytes a head has, near enough to bound it."""

@@ -71,8 +71,8 @@ class Guard(HttpToolsProtocol):
         """What lay unsent when the other side was last seen to stop reading."""
         self._stash = b""
         self._framing = Framing()
-
-    # -- the connection ------------------------------------------------------------------------------------------
+        self._resuming = False
+        """A fresh parser reads the head it is told, which is nobody's request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -134,8 +134,6 @@ class Guard(HttpToolsProtocol):
         super().resume_writing()
         self._settle()
 
-    # -- bytes in ------------------------------------------------------------------------------------------------
-
     def data_received(self, data: bytes) -> None:
         if self._closing or self._deaf:
             return  # answered already; it is read only so that the answer is not lost to a reset
@@ -170,12 +168,7 @@ class Guard(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # No other protocol is spoken here; the request was answered as it is, and the next one may follow.
-            if self.scope["method"] == "CONNECT":
-                self._deaf = self._ending = True
-            elif rest := data[upgrade.args[0] :]:
-                self._begun_bytes = 0
-                self._feed(rest)
+            self._stay(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
             if not (self._closing or self._deaf):
@@ -191,9 +184,26 @@ class Guard(HttpToolsProtocol):
             self._floor.count("head_too_large")
             self.refuse(answers.HEAD_TOO_LARGE)
 
-    # -- the parser's callbacks ----------------------------------------------------------------------------------
+    def _stay(self, rest: bytes) -> None:
+        """No other protocol is spoken here: a request that offers one (Java's client does) is taken as it is.
+
+        The parser takes everything behind such a head for the other protocol, the request's own body too. So a fresh
+        one reads on, told how long the body is.
+        """
+        if self.scope["method"] == "CONNECT":
+            self._deaf = self._ending = True
+            return
+        if self._in_body:
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+            self._resuming = True
+            self.parser.feed_data(self._framing.plain_head())
+        if rest:
+            self._feed(rest)
 
     def on_message_begin(self) -> None:
+        if self._resuming:
+            return
         super().on_message_begin()
         self._framing.reset()
 
@@ -211,6 +221,9 @@ class Guard(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self._resuming:
+            self._resuming = False
+            return
         version = self.parser.get_http_version()
         self._spoken = True
         if refusal := self._judge_head(version):
@@ -252,6 +265,8 @@ class Guard(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and self._framing.has_body:
+            return  # its body is still to come: see `_stay`
         self._in_body = False
         self._begun_bytes = self._left_bytes = 0
         super().on_message_complete()
@@ -273,8 +288,6 @@ class Guard(HttpToolsProtocol):
         elif self.wants_more():
             self.flow.resume_reading()
         self._settle()
-
-    # -- the way out ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """The answer is out and it was the last. A sender that is still sending is let finish for a moment: closing
