@@ -3,7 +3,8 @@ delivery log to find gaps. One interface for both, and the values it speaks in.
 
 Managing is a *generator*, as asking is. It yields a `Question` for what only reads (always sent, also in a dry run)
 and a `Change` for what writes (sent only with `--yes`; in a dry run it is shown and the generator is closed), is sent
-the `Reply` to each whatever its status (None when there was none), and *returns* what came of it. Pure: no I/O, no clock, no secrets on disk.
+the `Reply` to each whatever its status (None when there was none), and *returns* what came of it. Scanning works
+alike. Pure: no I/O, no clock, no secrets on disk.
 
 A provider offers it by having the methods of `Manager`; one that has no such API at all says `ByHand` how a person
 does it there. Values that hold a new secret never show it in their `repr`.
