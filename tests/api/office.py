@@ -79,10 +79,9 @@ class Office:
         self.store = SqliteStore(SqliteOptions(self.path), self.clock)
         self.app = self.build()
 
-    def client(self, **options: Any) -> httpx.AsyncClient:
+    def client(self, base_url: str = "http://localhost", timeout_s: float = 30.0) -> httpx.AsyncClient:
         """A client without a network."""
-        transport = httpx.ASGITransport(self.app)
-        return httpx.AsyncClient(**({"transport": transport, "base_url": "http://localhost"} | options))
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=base_url, timeout=timeout_s)
 
     @contextlib.asynccontextmanager
     async def served(self) -> AsyncIterator[str]:

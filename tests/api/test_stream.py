@@ -147,10 +147,13 @@ async def test_a_reader_that_leaves_is_forgotten(office: Office) -> None:
 
 async def test_stopping_ends_streams_in_order(office: Office) -> None:
     """When the listener stops, a stream comes to its proper end."""
-    async with office.served() as address, httpx.AsyncClient(base_url=address) as client:
-        async with client.stream("GET", "/v1/outbox/stream") as answer:
-            office.app.stop()
-            body = await answer.aread()
+    async with (
+        office.served() as address,
+        httpx.AsyncClient(base_url=address) as client,
+        client.stream("GET", "/v1/outbox/stream") as answer,
+    ):
+        office.app.stop()
+        body = await answer.aread()
 
     assert body.startswith(b":")
 
