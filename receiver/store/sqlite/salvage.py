@@ -9,7 +9,6 @@ overwrites: `insert` below does.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import tempfile
@@ -53,6 +52,11 @@ class SalvageReport:
     complaints: list[str] = field(default_factory=list)
     """What could not be read, in SQLite's words; empty when everything was."""
 
+    def facts(self) -> dict[str, object]:
+        """All of it as JSON values."""
+        counts = {"rows": dict(self.rows), "new": dict(self.new)}
+        return {"folder": self.folder, **counts, "damaged": sorted(self.damaged), "complaints": self.complaints}
+
     @property
     def line(self) -> str:
         """One line for the operator."""
@@ -82,14 +86,14 @@ def salvage(damaged_folder: Path, insert_rows: InsertRows) -> SalvageReport:
     with tempfile.TemporaryDirectory(prefix=".salvage-", dir=damaged_folder) as scratch:
         copy = _copied(database, Path(scratch), report)
         wal = _copied(database.with_name(f"{database.name}-wal"), Path(scratch), report)
-        whole = copy is not None and _read_tables(copy, known, hand, report)
-        pages = Pages(copy, wal)
+        pages = Pages(copy, wal)  # opened first: SQLite deletes a WAL whose database is empty
         try:
+            whole = copy is not None and _read_tables(copy, known, hand, report)
             _carve(pages, known, hand, database=not whole)
         finally:
             pages.close()
     with open(damaged_folder / _DONE, "w", encoding="utf-8") as note:
-        json.dump(dataclasses.asdict(report) | {"damaged": sorted(report.damaged)}, note, indent=1)
+        json.dump(report.facts(), note, indent=1)
     return report
 
 

@@ -1,5 +1,6 @@
 """What a row of each of our tables looks like, so that one found without its table can be given back to it."""
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable
@@ -53,6 +54,7 @@ class Shape:
         return row if _PLAUSIBLE[self.table](row) else None
 
 
+@functools.cache
 def shapes() -> dict[str, Shape]:
     """The shapes of the present schema, by table."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
