@@ -8,12 +8,18 @@ import asyncio
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
+
+from receiver import answers
 
 if TYPE_CHECKING:
     from receiver.guard import Guard
 
+APPLICATION_FAILED = "http.application_failed"
+
 _NO_BODY = (204, 304)
+_log = structlog.get_logger("receiver.exchange")
 
 
 class Exchange(RequestResponseCycle):
@@ -40,6 +46,27 @@ class Exchange(RequestResponseCycle):
         """The head of an answer of known length, kept back for its body."""
         self._until_close = False
         """No length and no chunks: an HTTP/1.0 reader learns the end from the connection's."""
+
+    async def run_asgi(self, app: Any) -> None:
+        """Let the application answer. Whatever it does, its caller hears something or the connection ends."""
+        instead = answers.UNEXPECTED
+        try:
+            await app(self.scope, self.receive, self.send)
+            if not self.response_complete and not self.disconnected:
+                _log.error(APPLICATION_FAILED, error="it ended without a whole answer", path=self.scope["path"])
+        except asyncio.CancelledError:  # the server stops and has waited long enough; nothing else cancels this task
+            instead = answers.STOPPING
+        except Exception as error:  # noqa: BLE001 - the application's mistakes are its own; the listener lives on
+            _log.error(APPLICATION_FAILED, error=str(error), exc_info=error)
+        if not self.response_complete and not self.disconnected:
+            if self.response_started and not self._held:
+                self.transport.close()  # half an answer is out: only the connection's end tells that it is half
+            else:
+                self.response_started, self.chunked_encoding, self._held = False, None, b""
+                self.keep_alive = False
+                await self.send(instead.start)
+                await self.send(instead.body)
+        self.on_response = lambda: None
 
     async def receive(self) -> Any:
         if self.waiting_for_100_continue and not self.transport.is_closing():

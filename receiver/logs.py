@@ -17,7 +17,10 @@ def set_up(*, debug: bool = False) -> None:
     ]
     if person:
         colors = not os.environ.get("NO_COLOR")
-        end: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(colors=colors)]
+        plain = structlog.dev.plain_traceback  # the default shows local variables: bodies and headers among them
+        end: list[structlog.typing.Processor] = [
+            structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)
+        ]
     else:
         end = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(

@@ -25,6 +25,8 @@ from receiver.settings import IntakeSettings
 _BACKLOG = 4096
 _QUIET_S = 0.3
 """How long a stop waits for a connection that was accepted but has not spoken, or has just been answered."""
+_LAST_S = 0.5
+"""How long the last answers may take to leave after that."""
 _LOOK_S = 0.02
 _SPARE_DESCRIPTORS = 128
 """Left for the database, the journal and the sockets we open ourselves."""
@@ -172,7 +174,7 @@ class _Server(uvicorn.Server):
             for task in tasks:
                 task.cancel("the server stops and its grace is over")
             await asyncio.wait(tasks, timeout=1.0)
-        for _ in range(int(self._floor.limits.linger_s / _LOOK_S)):
+        for _ in range(int(_LAST_S / _LOOK_S)):
             if not len(self._floor.connections):
                 break
             await asyncio.sleep(_LOOK_S)
