@@ -24,9 +24,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "httpx": (
         "reconciler/outbound.py",
         "holdfast/client.py",
-        "holdfast/client_async.py",
-        "holdfast/client_transport.py",
-        "holdfast/client/",
+        "holdfast/tracking.py",  # the client's transport that records jobs as they are submitted
         "holdfast/cli/",
         *PLAY,
     ),

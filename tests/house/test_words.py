@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tests.house.tree import PACKAGES, PYTHON_FOLDERS, Source, keep, none, text_files
+from tests.house.tree import PACKAGES, PYTHON_FOLDERS, Source, imports, keep, none, text_files
 
 UNFINISHED = re.compile(
     r"\bTOD[O]\b|\bFIXM[E]\b|\bXX[X]\b|NotImplementedErro[r]|^\s*(?:pass|\.\.\.)\s*#\s*stu[b]", re.M
@@ -63,7 +63,12 @@ def branches_on_a_provider(source: Source) -> list[str]:
 
 
 def loose_events(source: Source) -> list[str]:
-    """Log calls whose event is not a dotted constant, or that would write a body or a secret."""
+    """Log calls whose event is not a dotted constant, or that would write a body or a secret.
+
+    Where structlog is used, that is: what runs inside somebody else's process (the client) speaks plain logging.
+    """
+    if not any(name.startswith("structlog") for _, name in imports(source)):
+        return []
     found = []
     for node in _log_calls(source):
         where = f"{source.path}:{node.lineno}"
@@ -168,9 +173,9 @@ def test_the_published_protocols_state_their_promises() -> None:
         (sleeps, "from time import monotonic, sle" "ep"),
         (branches_on_a_provider, "if source.provider == 'omnia': pass"),
         (branches_on_a_provider, "x = 1 if name in ('omnist', 'other') else 2"),
-        (loose_events, "log.info(f'job {job} settled')"),
-        (loose_events, "log.warning('something happened')"),
-        (loose_events, "log.info('delivery.recorded', body=body)"),
+        (loose_events, "import structlog\nlog.info(f'job {job} settled')"),
+        (loose_events, "import structlog\nlog.warning('something happened')"),
+        (loose_events, "from structlog import x\nlog.info('delivery.recorded', body=body)"),
         (without_docstring, "import os"),
         (without_promise, "class Store(Protocol):\n    def get(self) -> int: ..."),
     ],
@@ -187,7 +192,8 @@ def test_a_planted_fault_is_found(rule: object, text: str) -> None:
     [
         (sleeps, "clock.advance(1.0)\nsleeper = 1"),
         (branches_on_a_provider, "BASE = {'omnia': 'https://example.com'}"),
-        (loose_events, "log.info('delivery.recorded', source=source, size_bytes=12)"),
+        (loose_events, "import structlog\nlog.info('delivery.recorded', source=source, size_bytes=12)"),
+        (loose_events, "import logging\nlog.info('sent %s', name)"),
         (without_docstring, ""),
     ],
 )
@@ -200,5 +206,5 @@ def test_what_is_right_is_left_alone(rule: object, text: str) -> None:
 def test_a_planted_machine_name_is_found() -> None:
     """Paths in any case are seen; ordinary words with the same letters are not."""
     assert ONE_MACHINE.search("see /wo" + "rk/main")
-    assert ONE_MACHINE.search("pip --extra-" + "index-url x")
+    assert ONE_MACHINE.search("pip --extra-ind" + "ex-url x")
     assert not ONE_MACHINE.search("the network/working folder, a library, frameworks/x")
