@@ -72,12 +72,18 @@ def loose_events(source: Source) -> list[str]:
     found = []
     for node in _log_calls(source):
         where = f"{source.path}:{node.lineno}"
-        event = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
-        if not (isinstance(event, str) and _EVENT.fullmatch(event)):
+        if not (node.args and _is_event(node.args[0])):
             found.append(f"{where}: a log event is a dotted constant (`delivery.recorded`), data goes into fields")
         named = [each.arg for each in node.keywords if each.arg in _NEVER_LOGGED]
         found += [f"{where}: `{name}` is never logged; log a size, a digest or a reference" for name in named]
     return found
+
+
+def _is_event(node: ast.expr) -> bool:
+    """A dotted constant, or the name of one."""
+    if isinstance(node, ast.Name):
+        return node.id.isupper()
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and bool(_EVENT.fullmatch(node.value))
 
 
 def _log_calls(source: Source) -> list[ast.Call]:
