@@ -1,6 +1,8 @@
 """A record with everything that decides about jobs around it, and no network: what the tests of meaning play on."""
 
+import asyncio
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -14,6 +16,7 @@ from receiver.records import Delivery, Job, Registration
 from receiver.registrar import Registered, register
 from receiver.settings import Settings
 from receiver.states import Claim
+from receiver.store.base import Tx
 from receiver.store.sqlite.store import SqliteOptions, SqliteStore
 from reconciler.findings import Judge
 from tests.support import ManualClock
@@ -62,9 +65,7 @@ class Scene:
     async def register(self, job_id: str, source: str = "known", **facts: Any) -> Registered:
         """The application registers a job."""
         told = Registration(source, job_id, **({"modality": "prompt"} | facts))
-        return await self.store.write(
-            lambda tx: register(tx, told, self.clock.now(), self.settings.sources[source])
-        )
+        return await self.store.write(lambda tx: register(tx, told, self.clock.now(), self.settings.sources[source]))
 
     async def deliver(self, document: dict[str, Any] | bytes, source: str = "known") -> Delivery:
         """A webhook comes in and is kept; it is not read yet."""
@@ -73,6 +74,28 @@ class Scene:
         delivery = Delivery(self.store.next_id(), source, self.clock.now(), "192.0.2.1", (), body, digest)
         await self.store.record(delivery)
         return delivery
+
+    async def register_all(self, job_ids: list[str], source: str = "known", **facts: Any) -> None:
+        """The application registers many jobs in one transaction."""
+        told = [Registration(source, job_id, **({"modality": "prompt"} | facts)) for job_id in job_ids]
+        settings, now = self.settings.sources[source], self.clock.now()
+        await self.store.write(lambda tx: [register(tx, each, now, settings) for each in told])
+
+    async def deliver_all(self, documents: list[dict[str, Any]], source: str = "known") -> None:
+        """Webhooks come in together; none is read yet."""
+        await asyncio.gather(*(self.deliver(document, source) for document in documents))
+
+    async def answer_all(
+        self, findings: list[Finding], later_s: Mapping[str, float] | None = None, source: str = "known"
+    ) -> None:
+        """The provider answers about many jobs in one transaction, about each so much later than now."""
+        judge, now, later = self.judges[source], self.clock.now(), later_s or {}
+
+        def work(tx: Tx) -> None:
+            for finding in findings:
+                judge.apply(tx, finding, None, now + later.get(finding.job_id, 0.0))
+
+        await self.store.write(work)
 
     async def read(self) -> None:
         """Everything new is interpreted."""
@@ -88,9 +111,7 @@ class Scene:
     async def poll(self, job_id: str, claim: Claim | None = None, source: str = "known", **facts: Any) -> Job | None:
         """The provider answers about a job."""
         finding = Finding(job_id, claim=claim, **facts)
-        return await self.store.write(
-            lambda tx: self.judges[source].apply(tx, finding, None, self.clock.now())
-        )
+        return await self.store.write(lambda tx: self.judges[source].apply(tx, finding, None, self.clock.now()))
 
     async def job(self, job_id: str, source: str = "known") -> dict[str, Any]:
         """The job as the API shows it."""
