@@ -63,7 +63,7 @@ def open_writer(path: Path) -> Connection:
     # SQLite would make it 0644, and what a reader of our group makes beside it (-shm, -wal) follows the file's mode: we
     # could then no longer write. Only ever a file that was not there: closing a descriptor drops our process's locks.
     with contextlib.suppress(OSError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o664))
     try:
         connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
         mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
