@@ -5,10 +5,12 @@ import hashlib
 import hmac
 import json
 import math
+from typing import Any
 
 import pytest
 
 from receiver.commits import Done
+from receiver.door import Door
 from receiver.errors import StoreUnavailable
 from receiver.records import Delivery
 from receiver.settings import SourceSettings
@@ -439,6 +441,46 @@ async def test_too_much_waiting_is_503_until_there_is_room() -> None:
         wire.recorder.let_go()
         assert (await first).status == 200
         assert (await wire.ask("/in/plain", body)).status == 200
+
+
+async def test_a_body_that_outgrows_the_room_there_is_is_503_in_the_middle() -> None:
+    """A sender that announced nothing is stopped where the room ends."""
+    async with serving(max_body_bytes=500_000, max_waiting_bytes=500_000, ack_budget_s=5.0) as wire:
+        wire.recorder.holding = True
+        first = asyncio.ensure_future(wire.ask("/in/plain", b'{"a":"' + b"x" * 300_000 + b'"}'))
+        await aeventually(lambda: wire.recorder.waiting == 1)
+        async with await wire.connect() as caller:
+            await caller.send(request("/in/plain", b"", headers={"Transfer-Encoding": "chunked"}))
+            await caller.send(*[b"10000\r\n" + b"x" * 65_536 + b"\r\n"] * 5)
+            answer = await caller.answer()
+
+        assert (answer.status, answer.header("connection")) == (503, "close")
+        wire.recorder.let_go()
+        assert (await first).status == 200
+        await aeventually(lambda: wire.intake.budget.waiting_bytes == 0)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[(b"content-length", b"+2")], [(b"content-length", b"2"), (b"content-length", b"2")], [(b"host", b"a")] * 2],
+)
+async def test_the_door_is_as_strict_behind_any_server(headers: list[tuple[bytes, bytes]]) -> None:
+    """What the server should have refused, the application refuses itself, before reading."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError("a refused body is not read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with serving() as wire:
+        scope = {"type": "http", "method": "POST", "raw_path": b"/in/plain", "headers": headers}
+        await Door(wire.intake)(scope, receive, send)
+
+        assert sent[0]["status"] == 400
+        with pytest.raises(ValueError, match="websocket"):
+            await Door(wire.intake)({"type": "websocket"}, receive, send)
 
 
 async def test_secrets_and_tokens_are_never_written_down() -> None:

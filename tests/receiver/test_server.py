@@ -169,24 +169,29 @@ async def test_an_answer_that_is_not_read_is_cut_off() -> None:
 
 async def test_a_slow_reader_that_reads_is_let_finish() -> None:
     """Deadlines are for who stops, not for who is slow."""
-    size = 3_000_000
+    size = 16_000_000
 
     async def large(scope: Message, receive: Receive, send: Send) -> None:
         headers = [(b"content-length", b"%d" % size), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"x" * size})
 
-    async with app_serving(large, SHORT) as server, await connect(server) as caller:
-        await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        await caller.reader.readuntil(b"\r\n\r\n")
-        got = 0
-        while data := await caller.reader.read(60_000):
-            got += len(data)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.02):
-                    await asyncio.Event().wait()
+    async with app_serving(large, SHORT) as server:
+        with socket.socket() as near:
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            near.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(near, ("127.0.0.1", server.listener.port))
+            await loop.sock_sendall(near, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            began, got = loop.time(), b""
+            while data := await loop.sock_recv(near, 131_072):
+                got += data
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.004):
+                        await asyncio.Event().wait()
 
-        assert got == size
+            assert loop.time() - began > 2 * SHORT.write_timeout_s
+            assert len(got.partition(b"\r\n\r\n")[2]) == size
 
 
 # -- size ----------------------------------------------------------------------------------------------------------
@@ -323,6 +328,37 @@ async def test_five_hundred_requests_in_one_piece_are_answered_in_order() -> Non
 
         assert got == [b'{"delivery": "%d"}' % (FIRST_ID + 1 + each) for each in range(500)]
         assert [each.body for each in wire.kept] == [b'{"n":%d}' % each for each in range(500)]
+
+
+async def test_requests_behind_one_that_waits_stay_with_their_sender() -> None:
+    """Twenty megabytes of them: what cannot be answered yet is not read either, and is answered when its turn comes."""
+    many = 200_000
+    async with serving() as wire, await wire.connect() as caller:
+        wire.recorder.holding = True
+        sending = asyncio.ensure_future(caller.send(request("/in/plain") + request("/healthz", method="GET") * many))
+        await aeventually(lambda: wire.recorder.waiting == 1)
+        await asyncio.wait((sending,), timeout=0.3)
+        assert not sending.done()
+
+        wire.recorder.let_go()
+        for _ in range(1000):
+            assert (await caller.answer()).status == 200
+        caller.writer.transport.abort()
+        await sending
+
+
+async def test_requests_sent_before_closing_are_all_answered() -> None:
+    """Half-closed behind three requests: three answers, then the end."""
+    async with serving() as wire, await wire.connect() as caller:
+        wire.recorder.holding = True
+        await caller.send(request("/in/plain", b'{"a":"' + b"x" * 5000 + b'"}') * 3)
+        caller.writer.write_eof()
+        for waiting in range(3):
+            await aeventually(lambda: wire.recorder.waiting == 1)
+            wire.recorder.let_go()
+            await aeventually(lambda: len(wire.kept) == waiting + 1)  # noqa: B023 - awaited in this turn
+
+        assert statuses(await caller.rest()) == [200, 200, 200]
 
 
 async def test_a_pipelined_large_body_arrives_whole() -> None:
@@ -489,6 +525,44 @@ async def test_an_answer_cannot_be_broken_in_two(name: bytes) -> None:
         await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 
         assert b"set-cookie" not in await caller.rest()
+
+
+START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+STREAM = {"type": "http.response.start", "status": 200, "headers": []}
+
+
+@pytest.mark.parametrize(
+    ("messages", "wanted"),
+    [
+        ([], [500]),
+        ([START], [500]),
+        ([{"type": "http.response.body", "body": b"{}"}], [500]),
+        ([START, {"type": "http.response.body", "body": b"{"}], [200]),
+        ([START, {"type": "http.response.body", "body": b"{}}"}], [500]),
+        ([START, START], [500]),
+        ([STREAM, {"type": "http.response.body", "body": b"{", "more_body": True}], [200]),
+    ],
+)
+async def test_a_half_answer_is_never_taken_for_a_whole_one(messages: list[Message], wanted: list[int]) -> None:
+    """What has not left yet becomes 500; what has is cut off, so that its reader knows."""
+
+    async def careless(scope: Message, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+
+    async with app_serving(careless) as server, await connect(server) as caller:
+        await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        got = await caller.rest(3.0)
+
+        assert statuses(got) == wanted
+        assert not got.endswith(b"0\r\n\r\n")
+
+
+async def test_there_are_never_more_connections_than_descriptors() -> None:
+    """A limit past what the system gives would refuse newcomers at random."""
+    async with app_serving(echo, Limits(max_connections=10**9)) as server:
+        assert 0 < server.floor.limits.max_connections < 10**9
+        assert server.address == f"http://127.0.0.1:{server.listener.port}"
 
 
 async def test_an_application_that_fails_is_answered_500() -> None:
