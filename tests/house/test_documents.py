@@ -6,13 +6,14 @@ import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 
+import click
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 import receiver
-from holdfast.cli import COMMANDS
+from holdfast.cli import COMMANDS, cli
 from receiver.providers import provider_named, provider_names
 from receiver.settings import Settings
 from tests.house.tree import none
@@ -76,6 +77,18 @@ def _shown(key: str) -> bool:
 def test_every_command_stands_in_the_readme(command: str) -> None:
     """A command nobody can read about does not exist."""
     assert re.search(rf"\bholdfast {re.escape(command)}\b", README), f"README.md does not mention `holdfast {command}`"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_there_is_can_be_called(command: str) -> None:
+    """What --help lists has a file of its own behind it."""
+    context = click.Context(cli)
+
+    found = cli.get_command(context, command)
+
+    assert found is not None
+    assert found.name == command
+    assert found.help
 
 
 def test_every_make_target_is_told_of() -> None:
