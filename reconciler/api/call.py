@@ -115,7 +115,13 @@ def checked(model: type[M], given: Any, where: str) -> M:
 def faults(error: ValidationError) -> list[dict[str, str]]:
     """What is wrong, place by place, without repeating what was given (it may hold a secret)."""
     listed = error.errors(include_url=False, include_input=False, include_context=False)[:_MOST_ERRORS]
-    return [{"at": ".".join(str(part)[:100] for part in item["loc"]), "detail": item["msg"]} for item in listed]
+    return [
+        {
+            "at": ".".join(str(part)[:100] for part in item["loc"]),
+            "detail": "is not a JSON object" if item["type"] == "model_type" else item["msg"],
+        }
+        for item in listed
+    ]
 
 
 async def left(receive: Receive) -> None:

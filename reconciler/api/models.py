@@ -17,7 +17,8 @@ LARGEST_PAGE = 500
 LONGEST_ID = 65_536
 MODALITY_LENGTH = 64
 LATEST = 7_258_118_400.0
-"""The year 2200. Later instants are taken as this one: ids made from times end some decades after it."""
+"""The year 2200. Later instants are taken as this one (ids made from times end some decades after it), and those before
+1970 as its beginning."""
 
 
 class Asked(BaseModel):
@@ -50,9 +51,15 @@ def _instant(value: Any) -> Any:
     if not isinstance(value, str):
         raise _wrong("wants a time as text, as in 2026-04-13T14:30:00.000Z")
     try:
-        return min(clock.instant(value.strip().replace(" ", "+")), LATEST)  # a bare + in a query arrives as a blank
+        moment = clock.instant(value.strip().replace(" ", "+"))  # a bare + in a query arrives as a blank
     except (ValueError, OverflowError):
         raise _wrong("is not a time, as in 2026-04-13T14:30:00.000Z") from None
+    return min(max(moment, 0.0), LATEST)
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 5.0 is the whole number 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _position(value: Any) -> Any:
@@ -81,7 +88,7 @@ Identifier = Annotated[
     BeforeValidator(_identifier),
     Field(strict=True, min_length=1, max_length=LONGEST_ID),
     AfterValidator(storable),
-    WithJsonSchema({"type": ["string", "number"], "minLength": 1, "maxLength": LONGEST_ID, "pattern": r"^[^\u0000]+$"}),
+    WithJsonSchema({"type": ["string", "number"], "minLength": 1, "maxLength": LONGEST_ID}),
 ]
 """An id, compared as it is written; a JSON number is its text."""
 Instant = Annotated[float, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
@@ -101,7 +108,9 @@ class JobFacts(Asked):
     """The kind of job, which sets its timeouts; any name is taken."""
     submitted_at: Instant | None = None
     """When it was submitted; timeouts count from here, else from the registration."""
-    poll_url: Annotated[Text, Field(max_length=8192), AfterValidator(_url)] | None = None
+    poll_url: (
+        Annotated[Text, Field(max_length=8192, json_schema_extra={"format": "uri"}), AfterValidator(_url)] | None
+    ) = None
     """Where to ask about it; must lie on the source's configured origin."""
     alias: Identifier | None = None
     """Another id of the same job; either finds it everywhere."""
@@ -195,13 +204,13 @@ class StatsQuery(Window):
 
 
 LeaseSeconds = Annotated[float, Field(strict=True, ge=0.05, le=86_400, allow_inf_nan=False)]
-MessageIds = Annotated[list[Text], Field(max_length=10_000)]
+MessageIds = Annotated[list[Annotated[str, Field(strict=True)]], Field(max_length=10_000)]
 
 
 class ClaimBody(Asked):
     """How many messages to lease, and for how long nobody else gets them."""
 
-    limit: Annotated[int, Field(strict=True, ge=1, le=1000)] = 100
+    limit: Annotated[int, Field(strict=True, ge=1, le=1000), BeforeValidator(_whole)] = 100
     lease_s: LeaseSeconds = 60.0
 
 
@@ -209,6 +218,11 @@ class AckBody(Asked):
     """Messages that were dealt with. Ids unknown here are ignored."""
 
     ids: MessageIds
+
+    @property
+    def wanted(self) -> list[str]:
+        """Each id once, without those that no message can have (half a surrogate pair is no text)."""
+        return [each for each in dict.fromkeys(self.ids) if jsontext.identifier(each) is not None]
 
 
 class ExtendBody(AckBody):

@@ -38,7 +38,7 @@ async def claim(call: Call) -> ASGIApp:
 async def ack(call: Call) -> ASGIApp:
     """Mark messages delivered. Unknown and finished ids are ignored; one whose lease ran out is still taken."""
     asked = await call.body(AckBody)
-    now, ids = call.desk.clock.now(), list(dict.fromkeys(asked.ids))
+    now, ids = call.desk.clock.now(), asked.wanted
     acked = await call.desk.store.write(lambda tx: tx.outbox.delivered(ids, now, pushed=False))
     return json_reply({"acked": acked})
 
@@ -46,7 +46,7 @@ async def ack(call: Call) -> ASGIApp:
 async def extend(call: Call) -> ASGIApp:
     """Renew the leases of messages that are still being worked on."""
     asked = await call.body(ExtendBody)
-    until, ids = call.desk.clock.now() + asked.lease_s, list(dict.fromkeys(asked.ids))
+    until, ids = call.desk.clock.now() + asked.lease_s, asked.wanted
     extended = await call.desk.store.write(lambda tx: tx.outbox.extend(ids, until))
     return json_reply({"extended": extended})
 

@@ -249,6 +249,7 @@ async def test_lists_are_filtered(office: Office, client: httpx.AsyncClient) -> 
     assert await ids(reason="provider") == {"lost"}
     assert await ids(overdue="true") == {"open", "elsewhere"}
     assert await ids(overdue="true", source="moderation") == {"open"}
+    assert await ids(overdue="true", state="failed") == set()
     for wrong in ("state=ended", "limit=0", "limit=501", "limit=x", "cursor=x", "cursor=-1", "sate=pending"):
         answer = await client.get(f"/v1/jobs?{wrong}")
         assert (wrong, answer.status_code) == (wrong, 400)

@@ -23,7 +23,7 @@ async def test_a_claim_hands_out_payloads_and_an_ack_ends_them(office: Office, c
     answer = await client.post("/v1/outbox/claim", json={"limit": 10, "lease_s": 30})
     messages = answer.json()["messages"]
     ids = [message["id"] for message in messages]
-    acked = await client.post("/v1/outbox/ack", json={"ids": [*ids, "msg_unknown", ids[0]]})
+    acked = await client.post("/v1/outbox/ack", json={"ids": [*ids, "msg_unknown", "\x00", "é", ids[0]]})
     again = await client.post("/v1/outbox/ack", json={"ids": ids})
 
     assert [message["type"] for message in messages] == ["job.completed", "job.completed"]
@@ -110,7 +110,6 @@ async def test_messages_of_one_job_are_claimed_in_order(office: Office, client: 
         ("ack", {}),
         ("ack", {"ids": "msg"}),
         ("ack", {"ids": [1]}),
-        ("ack", {"ids": ["\ud800"]}),
         ("extend", {"ids": ["a"], "lease_s": None}),
     ],
 )
