@@ -43,8 +43,9 @@ def public_limits(settings: IntakeSettings) -> Limits:
 
 
 def private_limits() -> Limits:
-    """The bounds of the private listener: uploads pass through it for as long as they take, and waits are long."""
-    return Limits(header_timeout_s=10.0, body_timeout_s=None, max_connections=1000)
+    """The bounds of the private listener: uploads pass through it for as long as they take, thousands wait at once, and
+    a job's id in the path may be long."""
+    return Limits(header_timeout_s=10.0, body_timeout_s=None, max_connections=10_000, max_head_bytes=131_072)
 
 
 class HttpServer:
