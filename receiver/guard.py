@@ -30,12 +30,21 @@ _DRY_BYTES = 32_768
 _STASH_BYTES = 65_536
 
 
+_NO_PIPELINE: deque[Any] = deque()  # uvicorn's own queue, unused: one for all, as idle connections should weigh little
+
+
 class _Refused(Exception):  # noqa: N818 - not an error: it stops the parser, nothing else does
     """The head was refused; nothing behind it may be read."""
 
 
 class Guard(HttpToolsProtocol):
     """One connection. Made by the server for each, with the listener's Floor."""
+
+    __slots__ = (
+        "_active", "_begun_bytes", "_body_bytes", "_closing", "_deaf", "_dry_bytes", "_ending", "_floor",
+        "_framing", "_in_body", "_left_bytes", "_limits", "_queue", "_resuming", "_spoken", "_stash",
+        "_unread_bytes",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -51,8 +60,9 @@ class Guard(HttpToolsProtocol):
         self._limits = floor.limits
         self._active: Exchange | None = None
         """The exchange the application works on."""
-        self._queue: deque[Exchange] = deque()
+        self._queue: list[Exchange] = []
         """Pipelined exchanges that wait for it."""
+        self.pipeline = _NO_PIPELINE
         self._closing = False
         """The last answer is out, or there will be none: nothing that comes in is read any more."""
         self._deaf = False
@@ -64,9 +74,7 @@ class Guard(HttpToolsProtocol):
         """Whether a whole head ever came."""
         self._begun_bytes = 0
         """Bytes of the head that is being read, as fed; counts what the parser still keeps to itself."""
-        self._body_bytes = 0
-        self._left_bytes = 0
-        self._dry_bytes = 0
+        self._body_bytes = self._left_bytes = self._dry_bytes = 0
         self._unread_bytes = 0
         """What lay unsent when the other side was last seen to stop reading."""
         self._stash = b""
@@ -163,8 +171,7 @@ class Guard(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         was_body, before = self._in_body, self._body_bytes
-        if not was_body:
-            self._begun_bytes += len(data)
+        self._begun_bytes += 0 if was_body else len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -207,9 +214,6 @@ class Guard(HttpToolsProtocol):
         super().on_message_begin()
         self._framing.reset()
 
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:
             return  # a trailer: nothing of ours is decided by what comes behind the body
@@ -233,9 +237,8 @@ class Guard(HttpToolsProtocol):
         scope["method"] = self.parser.get_method().decode("ascii")
         if version != "1.1":
             scope["http_version"] = version
-        path, query = split_target(self.url)
-        scope["raw_path"], scope["query_string"] = path, query
-        text = path.decode("latin-1")
+        scope["raw_path"], scope["query_string"] = split_target(self.url)
+        text = scope["raw_path"].decode("latin-1")
         scope["path"] = unquote(text) if "%" in text else text
         exchange = Exchange(self, keep_alive=version == "1.1" and self.parser.should_keep_alive())
         self.cycle = exchange
@@ -254,10 +257,10 @@ class Guard(HttpToolsProtocol):
         if self._begun_bytes > limit and size_of(self.url, self.headers) > limit:
             self._floor.count("head_too_large")
             return answers.HEAD_TOO_LARGE
-        refusal = self._framing.judge(version)
-        if refusal is not None:
+        if refusal := self._framing.judge(version):
             self._floor.count("bad_request")
-        return refusal
+            return refusal
+        return None
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -276,18 +279,17 @@ class Guard(HttpToolsProtocol):
         if self._closing or self.transport.is_closing():
             return
         if self._queue:
-            self._active = self._queue.popleft()
+            self._active = self._queue.pop(0)
             self._start_asgi_task(self._active, self.app)
         if self._stash and not self._queue:  # also the body of the request that was just begun
             stash, self._stash = self._stash, b""
             self._feed_slices(stash)
-        if self._closing:
-            return
-        if (self._ending or self._deaf) and not self._unanswered():
-            self.close()
-        elif self.wants_more():
-            self.flow.resume_reading()
-        self._settle()
+        if not self._closing:
+            if (self._ending or self._deaf) and not self._unanswered():
+                self.close()
+            elif self.wants_more():
+                self.flow.resume_reading()
+            self._settle()
 
     def close(self) -> None:
         """The answer is out and it was the last. A sender that is still sending is let finish for a moment: closing
@@ -315,8 +317,7 @@ class Guard(HttpToolsProtocol):
             active.disconnected = True
             active.message_event.set()
         else:
-            if self._in_body:  # the broken one is the last in the queue: nobody will answer it
-                self._queue.pop()
+            if self._in_body and self._queue.pop():  # the broken one is the last: nobody will answer it
                 self.cycle = self._queue[-1] if self._queue else active
             self._deaf = self._ending = True
             self._in_body, self._begun_bytes, self._stash = False, 1, b""
