@@ -27,6 +27,7 @@ from receiver.store.base import Store, Tx
 from receiver.store.sqlite import driver
 
 if TYPE_CHECKING:
+    from reconciler.api.app import PrivateApi
     from reconciler.service import Reconciler
 
 log = structlog.get_logger("holdfast.sidecar")
@@ -50,6 +51,7 @@ class Sidecar:
     intake: Intake | None = None
     reconciler: "Reconciler | None" = None
     notifier: Notifier = field(default_factory=Notifier)
+    _api: "PrivateApi | None" = None
     _locks: list[RoleLock] = field(default_factory=list)
     _tasks: list["asyncio.Task[None]"] = field(default_factory=list)
     _listeners: dict[str, Listener] = field(default_factory=dict)
@@ -106,7 +108,8 @@ class Sidecar:
             push_outcomes=lambda: reconciler.dispatch.counters.pushes,
             trouble=reconciler.trouble,
         )
-        self.desk = HttpServer(build_app(desk), self._listeners["api"], private_limits())
+        self._api = build_app(desk)
+        self.desk = HttpServer(self._api, self._listeners["api"], private_limits())
         reconciler.start()
         await self.desk.start()
 
@@ -171,7 +174,11 @@ class Sidecar:
             await self._flush_once()
             self.intake.close()
         if self.desk is not None:
+            if self._api is not None:
+                self._api.stop()  # waits and streams end, so that their connections can close in order
             await self.desk.stop(2.0)
+            if self._api is not None:
+                self._api.close()
         if self.reconciler is not None:
             await self.reconciler.stop(GRACE_S)
         for task in list(self._tasks):

@@ -55,6 +55,9 @@ class PrivateApi:
     def stop(self) -> None:
         """End waits (with the job as it is) and streams, now and later. On the event loop; may be called twice."""
         self.parts.bell.close()
+
+    def close(self) -> None:
+        """Let go of what is held, once the last request is answered."""
         self.parts.passing.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,6 +117,7 @@ class PrivateApi:
                 await send({"type": "lifespan.startup.complete"})
             else:
                 self.stop()
+                self.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

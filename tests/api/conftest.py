@@ -24,7 +24,7 @@ def open_office(tmp_path: Path) -> Iterator[Open]:
 
     yield open_one
     for office in opened:
-        office.app.stop()
+        office.app.close()
         office.store.close()
 
 

@@ -5,6 +5,13 @@ import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from reconciler.api.desk import Limits
+from tests.api.conftest import Open
+from tests.api.office import Office
 
 Script = Callable[["Received", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -87,3 +94,25 @@ def reply(status: str, body: bytes = b"", *headers: str, kind: str = "applicatio
     """An answer with its length."""
     lines = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *headers, "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
+
+
+ACCEPTED = reply("202 Accepted", b'{"job_id": "j-1", "status": "queued"}', "X-Request-Id: r1", "Set-Cookie: a=1")
+PATH = "/submit/moderation/api/v1/moderate/video"
+
+
+@contextlib.asynccontextmanager
+async def passing(
+    open_office: Open, upstream: Upstream, limits: Limits | None = None, **source: Any
+) -> AsyncIterator[tuple[Office, httpx.AsyncClient]]:
+    """An office over the real server, whose source `moderation` is this provider."""
+    async with upstream.running():
+        base = {"provider": "omnifence", "base_url": upstream.address, "api_key": "provider-key"}
+        office = open_office(sources={"moderation": base | source}, limits=limits or Limits())
+        async with office.served() as address, httpx.AsyncClient(base_url=address, timeout=60) as client:
+            yield office, client
+
+
+async def jobs_of(office: Office) -> dict[str, dict[str, Any]]:
+    """The jobs on record, by id."""
+    rows, _ = await office.store.read(lambda view: view.jobs())
+    return {row["job_id"]: row for row in rows}
