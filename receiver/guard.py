@@ -84,11 +84,11 @@ class Guard(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
-        floor = self._floor
-        if len(floor.connections) >= self._limits.max_connections and (victim := floor.connections.dispensable()):
-            floor.count("too_many")
+        others = self._floor.connections
+        if len(others) >= self._limits.max_connections and (victim := others.dispensable()):
+            self._floor.count("too_many")
             victim.cut()
-        floor.connections.enter(self, Phase.FRESH, self.loop.time())
+        others.enter(self, Phase.FRESH, self.loop.time())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._floor.connections.leave(self)
@@ -259,8 +259,7 @@ class Guard(HttpToolsProtocol):
             return answers.HEAD_TOO_LARGE
         if refusal := self._framing.judge(version):
             self._floor.count("bad_request")
-            return refusal
-        return None
+        return refusal
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -317,7 +316,8 @@ class Guard(HttpToolsProtocol):
             active.disconnected = True
             active.message_event.set()
         else:
-            if self._in_body and self._queue.pop():  # the broken one is the last: nobody will answer it
+            if self._in_body:  # the broken one is the last in the queue: nobody will answer it
+                self._queue.pop()
                 self.cycle = self._queue[-1] if self._queue else active
             self._deaf = self._ending = True
             self._in_body, self._begun_bytes, self._stash = False, 1, b""
