@@ -35,6 +35,7 @@ log = structlog.get_logger("holdfast.sidecar")
 FLUSH_S = 5.0
 """The counts of the door are written down this often; a crash loses at most so much of them."""
 GRACE_S = 10.0
+SALVAGE_AGAIN_S = 60.0
 BOTH = ("receiver", "reconciler")
 
 
@@ -81,6 +82,7 @@ class Sidecar:
             self.door = HttpServer(Door(self.intake), self._listeners["intake"], public_limits(self.settings.intake))
             await self.door.start()
             self._tasks.append(asyncio.create_task(self._flush()))
+            self._tasks.append(asyncio.create_task(self._salvage(self.store)))
         if "reconciler" in self.roles:
             await self._start_reconciler(self.store)
         self._tasks.append(asyncio.create_task(self._live()))
@@ -132,6 +134,17 @@ class Sidecar:
                 await store.write(lambda tx: tx.sources.want_sweep([source], now))
             except StoreUnavailable:
                 await asyncio.sleep(1.0)  # the record takes no writes yet; that is why intake refused
+            else:
+                return
+
+    async def _salvage(self, store: Store) -> None:
+        """Bring back what a damaged file still holds, on a thread, while intake goes on in a fresh one."""
+        while True:
+            try:
+                await asyncio.to_thread(store.salvage)
+            except (OSError, StoreUnavailable) as error:
+                log.warning("store.salvage_waits", error=str(error), again_s=SALVAGE_AGAIN_S)
+                await asyncio.sleep(SALVAGE_AGAIN_S)
             else:
                 return
 

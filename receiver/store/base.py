@@ -8,7 +8,7 @@ Instants are seconds since 1970 UTC and are always handed in; a store never look
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from receiver.errors import StoreUnavailable
 from receiver.records import Delivery, DeliveryId, HistoryEntry, Job, Message, Poll, Registration, SourceState
@@ -53,7 +53,7 @@ class Deliveries(Protocol):
     def count_held(self, source: str) -> int: ...
 
     def held_before(self, source: str, received_before: float, limit: int) -> list[Delivery]:
-        """Held deliveries whose time is over, oldest first, without bodies."""
+        """Held deliveries whose time is over and whose job is still not on record, oldest first, without bodies."""
         ...
 
 
@@ -88,9 +88,7 @@ class Jobs(Protocol):
         """How many pending jobs there are; stops counting at `at_most`."""
         ...
 
-    def make_due(
-        self, source: str, at: float, wait_until: float, after: tuple[float, str] | None, limit: int
-    ) -> tuple[float, str] | None:
+    def make_due(self, source: str, at: float, wait_until: float, after: str | None, limit: int) -> str | None:
         """Bring the next question of pending jobs forward to `at`; never before their own Retry-After, as far as that
         lies before `wait_until` (one beyond it comes from a clock that was wrong). `limit` jobs a step, in
         registration order; answers where to go on, None at the end."""
@@ -210,6 +208,10 @@ class Meta(Protocol):
 
     def put(self, key: str, value: str) -> None: ...
 
+    def restore(self, table: str, rows: Sequence[dict[str, Any]]) -> int:
+        """Put back rows salvaged from a damaged file, as far as they are not there; answers how many were new."""
+        ...
+
     def prune(self, retention: Retention, limit: int) -> dict[str, int]:
         """One small step of retention: at most `limit` rows a table. Answers rows gone by table; all zero: done.
 
@@ -293,6 +295,11 @@ class Store(Protocol):
     def on_commit(self, hook: Callable[[frozenset[str]], None]) -> None:
         """Call `hook` (from the writer's thread) after a commit, with the names of what changed: `deliveries`, `jobs`,
         `outbox`. A hint to look, never a promise: whoever waits must also look from time to time."""
+        ...
+
+    def salvage(self) -> list[str]:
+        """Bring back what can be read of database files that were found damaged and moved aside; a line each for the
+        operator. Long work: run it on a thread, off the acknowledgement path. Raises OSError without room for it."""
         ...
 
     def health(self) -> StoreHealth: ...

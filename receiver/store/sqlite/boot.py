@@ -179,20 +179,25 @@ def _checked(real: Path, mark: Mark | None, clock: Clock, budget_s: float) -> Bo
 
 
 def _missing(connection: Connection, mark: Mark | None) -> int | None:
-    """Deliveries missing against the mark; rows are counted only when the greatest id does not clear the file."""
+    """Deliveries missing against the mark; the kept count is read when the greatest id does not clear the file."""
     if mark is None:
         return None
     try:
         newest = int(connection.execute("SELECT coalesce(max(id), 0) FROM deliveries").fetchone()[0])
         if newest >= mark.last_id:
             return missing(mark, newest, None)
-        kept = int(connection.execute("SELECT count(*) FROM deliveries").fetchone()[0])
-        pruned = connection.execute("SELECT value FROM meta WHERE key = 'deliveries.pruned'").fetchone()
+        recorded = recorded_ever(connection)
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return mark.count  # the tables themselves were in the lost part
         raise
-    return missing(mark, newest, kept + int(pruned[0] if pruned else 0))
+    return missing(mark, newest, recorded)
+
+
+def recorded_ever(connection: Connection) -> int:
+    """How many deliveries were ever committed to this file; counted when no count was kept."""
+    kept = connection.execute("SELECT value FROM meta WHERE key = 'deliveries.recorded'").fetchone()
+    return int(kept[0] if kept else connection.execute("SELECT count(*) FROM deliveries").fetchone()[0])
 
 
 def _judged(error: sqlite3.Error, report: BootReport) -> BootReport:

@@ -10,7 +10,13 @@ from receiver.store.sqlite.driver import Connection, Row
 
 COLUMNS = "id, source, received_at, remote, headers, body, body_sha256, verdict, reason, event, event_key, job_id"
 
-INSERT = f"INSERT OR IGNORE INTO deliveries ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT = f"INSERT INTO deliveries ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+# How many were ever committed, kept in the transaction that commits them: it rolls back with rows that are lost, and
+# nobody has to count. The high-water mark is held against it at the next start.
+RECORDED = (
+    "INSERT INTO meta (key, value) VALUES ('deliveries.recorded', CAST(:n AS TEXT))"
+    " ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + :n AS TEXT)"
+)
 
 UNREAD = f"SELECT {COLUMNS} FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?"
 UNREAD_SIZES = "SELECT length(body) FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?"
@@ -18,7 +24,10 @@ UNREAD_SIZES = "SELECT length(body) FROM deliveries WHERE verdict = 'new' ORDER 
 HELD_BEFORE = (
     "SELECT id, source, received_at, remote, headers, NULL, body_sha256, verdict, reason, event, event_key, job_id"
     " FROM deliveries INDEXED BY deliveries_held_since WHERE verdict = 'held' AND source = ?"
-    " AND received_at < ? ORDER BY id LIMIT ?"
+    " AND received_at < ?"
+    " AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.source = deliveries.source AND jobs.job_id = deliveries.job_id)"
+    " AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.source = deliveries.source AND jobs.alias = deliveries.job_id)"
+    " ORDER BY id LIMIT ?"
 )
 
 
@@ -70,7 +79,9 @@ class SqliteDeliveries:
         self._c = connection
 
     def add(self, deliveries: Sequence[Delivery]) -> int:
-        return self._c.executemany(INSERT, [row_of(delivery) for delivery in deliveries]).rowcount
+        added = self._c.executemany(INSERT, [row_of(delivery) for delivery in deliveries]).rowcount
+        self._c.execute(RECORDED, {"n": added})
+        return added
 
     def get(self, delivery_id: DeliveryId) -> Delivery | None:
         row = self._c.execute(f"SELECT {COLUMNS} FROM deliveries WHERE id = ?", (delivery_id,)).fetchone()

@@ -175,14 +175,13 @@ class SqliteJobs:
         )
         return int(row.fetchone()[0])
 
-    def make_due(
-        self, source: str, at: float, wait_until: float, after: tuple[float, str] | None, limit: int
-    ) -> tuple[float, str] | None:
-        since, job_id = after if after else (0.0, "")
+    def make_due(self, source: str, at: float, wait_until: float, after: str | None, limit: int) -> str | None:
+        # The column as it is written is the cursor: anybody may have written it.
+        rowid, _, since = (after or "0 ").partition(" ")
         rows = self._c.execute(
             "SELECT rowid, registered_at, job_id FROM jobs WHERE source = ? AND state = 'pending'"
             " AND registered_at >= ? AND (registered_at > ? OR rowid > ?) ORDER BY registered_at, rowid LIMIT ?",
-            (source, clock.text(since), clock.text(since), int(job_id or 0), limit),
+            (source, since, since, int(rowid), limit),
         ).fetchall()
         due = clock.text(at)
         self._c.executemany(
@@ -192,7 +191,7 @@ class SqliteJobs:
         )
         if len(rows) < limit:
             return None
-        return instant_or_none(rows[-1][1]) or 0.0, str(rows[-1][0])
+        return f"{rows[-1][0]} {rows[-1][1]}"
 
     def overdue(self, source: str, now: float, limit: int) -> list[Job]:
         return self._many(OVERDUE, source, clock.text(now), limit)

@@ -22,11 +22,13 @@ from receiver.records import Delivery, DeliveryId
 from receiver.spill import SpillJournal
 from receiver.store.base import StoreHealth, Tx, View
 from receiver.store.sqlite import driver, schema
-from receiver.store.sqlite.boot import inspect
+from receiver.store.sqlite.boot import BootReport, inspect, recorded_ever
 from receiver.store.sqlite.driver import Connection, sqlite3
 from receiver.store.sqlite.filesystem import file_system
 from receiver.store.sqlite.maintenance import copy_to
+from receiver.store.sqlite.salvage import salvage, waiting
 from receiver.store.sqlite.spilling import Spiller
+from receiver.store.sqlite.transaction import SqliteMeta
 from receiver.store.sqlite.views import SqliteView
 from receiver.store.sqlite.writer import Pending, Work, Writer
 
@@ -34,6 +36,10 @@ log = structlog.get_logger("holdfast.store")
 T = TypeVar("T")
 
 READERS = 4
+BOOT_LOOK_S = 0.5
+"""How long a start looks at the file before it is used: the first acknowledgement must not wait for long."""
+DRAIN_AGAIN_S = 30.0
+"""After the journal held a file that could not be read, it is looked at again this much later."""
 _RECORDED = frozenset(("deliveries",))
 _WORKED = frozenset(("deliveries", "jobs", "outbox"))
 
@@ -68,7 +74,7 @@ class SqliteStore:
             options.spill_dir or options.path.with_name(options.path.name + "-spill"), options.spill_max_bytes
         )
         self._mark = HighWaterMark(options.path.with_name(options.path.name + ".mark"))
-        self._marked = 0.0
+        self._marked = self._drain_at = 0.0
         self._missing = 0
         self._recorded = 0
         self._newest = 0
@@ -82,16 +88,14 @@ class SqliteStore:
 
     def _open(self) -> None:
         path = self._options.path
-        if self._options.keeper:
-            report = inspect(path, self._clock)
-            self._quarantined = str(report.moved_to) if report.moved_to else None
+        report = inspect(path, self._clock, BOOT_LOOK_S) if self._options.keeper else None
         connection = driver.open_writer(path)
         try:
             with contextlib.suppress(sqlite3.OperationalError):  # somebody reads or writes: the log is folded in later
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             schema.migrate(connection)
-            if self._options.keeper:
-                self._catch_up(connection)
+            if report is not None:
+                self._catch_up(connection, report)
         except sqlite3.Error as error:
             connection.close()
             raise StoreUnavailable(
@@ -104,32 +108,35 @@ class SqliteStore:
         self._writer.start(connection)
         if self._options.keeper:
             self._spiller.start()
-        self._log_durability(connection)
+        self._log_durability()
+        if report is not None and report.todo:
+            self._quarantined = str(report.moved_to or report.copied_to)
+            log.error("store.damaged", why=report.why, todo=report.todo)
 
-    def _catch_up(self, connection: Connection) -> None:
+    def _catch_up(self, connection: Connection, report: BootReport) -> None:
         """Where ids and counts go on from, and whether rows are missing that an earlier life had committed."""
         last = int(connection.execute("SELECT coalesce(max(id), 0) FROM deliveries").fetchone()[0])
-        kept = int(connection.execute("SELECT count(*) FROM deliveries").fetchone()[0])
-        gone = connection.execute("SELECT value FROM meta WHERE key = 'deliveries.pruned'").fetchone()
-        self._recorded = kept + int(gone[0] if gone else 0)
+        meta = SqliteMeta(connection)
+        self._recorded = recorded_ever(connection)
         mark = self._mark.read()
-        if mark is not None:
-            self._missing = missing(mark, last, self._recorded) or 0
-            connection.execute(
-                "INSERT INTO meta (key, value) VALUES ('deliveries.missing', ?)"
-                " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                (str(self._missing),),
+        lost = missing(mark, last, self._recorded) or 0
+        if report.moved_to is not None:
+            lost += report.mark.count if report.mark else 0  # until they are brought back from the damaged file
+        self._missing = int(meta.get("deliveries.missing") or 0) + lost
+        if lost:
+            meta.put("deliveries.missing", str(self._missing))
+            log.error(
+                "store.rows_missing",
+                missing=lost,
+                what="deliveries that were acknowledged are missing from the database; see docs/reliability.md",
             )
-            if self._missing:
-                log.error(
-                    "store.rows_missing",
-                    missing=self._missing,
-                    what="deliveries that were acknowledged are missing from the database; see docs/reliability.md",
-                )
+            with contextlib.suppress(OSError):
+                self._mark.reset(last, self._recorded)
         self._newest = last
-        self._last_id = max(last, self._journal.last_id, mark.last_id if mark else 0)
+        marks = [each.last_id for each in (mark, report.mark) if each is not None]
+        self._last_id = max(last, self._journal.last_id, *marks)
 
-    def _log_durability(self, connection: Connection) -> None:
+    def _log_durability(self) -> None:
         kind, remote = file_system(self._options.path)
         log.info(
             "store.opened",
@@ -144,8 +151,6 @@ class SqliteStore:
             log.warning(
                 "store.network_file_system", file_system=kind, what="WAL needs a local disk: sqlite.org/wal.html"
             )
-        if self._quarantined:
-            log.error("store.damaged_file_moved", to=self._quarantined, what="a fresh database was begun beside it")
 
     def close(self) -> None:
         if self._closed:
@@ -261,14 +266,33 @@ class SqliteStore:
     def _idle(self) -> None:
         if not self._options.keeper:
             return
-        if self._journal.records and self._writer.failing is None:
-            report = self._journal.drain(self._writer.insert)
-            log.info("spill.drained", records=report.records, damaged=len(report.damaged))
         now = self._clock.monotonic()
+        if self._journal.records and self._writer.failing is None and now >= self._drain_at:
+            report = self._journal.drain(self._writer.insert)
+            facts = {"damaged": len(report.damaged), "torn_bytes": report.torn_bytes, "left": report.left}
+            log.info("spill.drained", records=report.records, **facts)
+            self._drain_at = now + DRAIN_AGAIN_S if report.left else 0.0
         if now - self._marked >= 1.0:
             self._marked = now
             with contextlib.suppress(OSError):
                 self._mark.sync()
+
+    def salvage(self) -> list[str]:
+        lines = []
+        for folder in waiting(self._options.path) if self._options.keeper else []:
+            report = salvage(folder, self._restore)
+            log.info("store.salvaged", **report.facts())
+            lines.append(report.line)
+        return lines
+
+    def _restore(self, table: str, rows: list[dict[str, Any]]) -> int:
+        def put_back(tx: Tx) -> tuple[int, int]:
+            return tx.meta.restore(table, rows), int(tx.meta.get("deliveries.missing") or 0)
+
+        new, self._missing = self.write_sync(put_back)
+        if table == "deliveries":
+            self._recorded += new
+        return new
 
     # -- looking after it ---------------------------------------------------------------------------------------
 

@@ -1,11 +1,15 @@
 """One transaction of the writing connection, in the words of `base.Tx`; and the small facts in `meta`."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from receiver import clock
 from receiver.store.base import Retention
-from receiver.store.sqlite.deliveries import SqliteDeliveries
+from receiver.store.sqlite.deliveries import RECORDED, SqliteDeliveries
 from receiver.store.sqlite.driver import Connection
 from receiver.store.sqlite.jobs import SqliteJobs
 from receiver.store.sqlite.outbox import SqliteOutbox
+from receiver.store.sqlite.salvage import insert
 from receiver.store.sqlite.sources import SqliteSources
 
 
@@ -24,6 +28,14 @@ class SqliteMeta:
             "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             (key, value),
         )
+
+    def restore(self, table: str, rows: Sequence[dict[str, Any]]) -> int:
+        new = insert(self._c, table, list(rows))
+        if table == "deliveries" and new:
+            self._c.execute(RECORDED, {"n": new})
+            missing = int(self.get("deliveries.missing") or 0)
+            self.put("deliveries.missing", str(max(0, missing - new)))
+        return new
 
     def prune(self, retention: Retention, limit: int) -> dict[str, int]:
         gone = {
@@ -54,13 +66,9 @@ class SqliteMeta:
         before = clock.text(retention.deliveries_before)
         doomed = [row[0] for row in rows if row[4] < before and not self._protected(row[1], row[2], row[3])]
         self._c.executemany("DELETE FROM deliveries WHERE id = ?", [(delivery_id,) for delivery_id in doomed])
-        self._forget(len(doomed))
         kept = len(rows) - len(doomed)
         self.put("prune.deliveries", str(rows[-1][0]) if kept and len(rows) == limit else "0")
         return len(doomed) or (kept if len(rows) == limit else 0)
-
-    def _forget(self, rows: int) -> None:
-        self.put("deliveries.pruned", str(int(self.get("deliveries.pruned") or 0) + rows))
 
     def _protected(self, verdict: str, source: str, job_id: str | None) -> bool:
         if verdict in ("new", "held"):
