@@ -84,6 +84,7 @@ ROUTES = [
         handler=alive,
         summary="The process lives",
         answers={200: Answer("It does.", shapes.AliveShape)},
+        basic=True,
         tags=("health",),
     ),
     Route(
@@ -92,6 +93,7 @@ ROUTES = [
         handler=ready,
         summary="The store takes writes; 503 says why not",
         answers={200: Answer("It does.", shapes.ReadyShape)},
+        basic=True,
         tags=("health",),
     ),
     Route(
@@ -100,6 +102,7 @@ ROUTES = [
         handler=show_metrics,
         summary="Metrics for Prometheus",
         answers={200: Answer("Prometheus text.", None, "text/plain")},
+        basic=True,
         tags=("health",),
     ),
     Route(
@@ -108,6 +111,7 @@ ROUTES = [
         handler=show_openapi,
         summary="This description",
         answers={200: Answer("OpenAPI 3.1.", shapes.Shape)},
+        basic=True,
         tags=("health",),
     ),
 ]

@@ -85,10 +85,12 @@ async def test_a_browser_shows_the_page_with_the_token_as_password(guarded: Offi
     async with guarded.client() as client:
         page = await client.get("/", headers=basic)
         asked = await client.get("/")
+        linked = [await client.get(path, headers=basic) for path in ("/openapi.json", "/metrics", "/readyz")]
         jobs = await client.get("/v1/jobs", headers=basic)
         junk = await client.get("/", headers={"authorization": "Basic %%%"})
 
     assert page.status_code == 200
+    assert {answer.status_code for answer in linked} == {200}
     assert "Basic" in asked.headers["www-authenticate"]
     assert (jobs.status_code, junk.status_code) == (401, 401)
     assert "Basic" not in jobs.headers["www-authenticate"]
