@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 MAX_DEPTH = 200
+LONGEST_ID = 10_000
 _LONGEST_NUMBER = 400
 
 
@@ -110,13 +111,14 @@ def dump(value: Any) -> str:
 def identifier(value: Any) -> str | None:
     """An id as text: a string as it is, a number as it was written; anything else (also empty) is no id.
 
-    A lone surrogate cannot be stored as text, so such a string is no id either.
+    A lone surrogate cannot be stored as text, so such a string is no id either, nor is one of many thousand characters:
+    it would be copied into every row about the job.
     """
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
         return str(getattr(value, "text", value))
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID:
         return None
     try:
         value.encode("utf-8")
