@@ -14,6 +14,7 @@ import structlog
 
 from receiver import jsontext, registrar
 from receiver.clock import Clock
+from receiver.errors import StoreUnavailable
 from receiver.ledger import Ledger, event_message
 from receiver.providers.base import RawRequest, Reading, Said
 from receiver.records import Delivery, HistoryEntry, Job, Observation, Registration
@@ -35,6 +36,26 @@ class Understood:
     delivery: Delivery
     document: dict[str, Any]
     reading: Reading
+
+
+def understood(delivery: Delivery, source: SourceSettings | None) -> Understood:
+    """A delivery as its provider reads it; what cannot be read is a problem in the reading, never an exception."""
+    if source is None:
+        return Understood(delivery, {}, Reading(problem="source_not_configured"))
+    if delivery.body is None:
+        return Understood(delivery, {}, Reading(problem="body_pruned"))
+    if hashlib.sha256(delivery.body).hexdigest() != delivery.body_sha256:
+        return Understood(delivery, {}, Reading(problem="damaged"))
+    try:
+        document = jsontext.parse_object(delivery.body)
+    except jsontext.NotJson as error:
+        return Understood(delivery, {}, Reading(problem=f"malformed: {error}"))
+    try:
+        reading = source.facts.read(RawRequest(delivery.headers, delivery.body), document, source)
+    except Exception:  # an adapter is anybody's file: what it cannot read must not hold up the rest
+        log.exception("delivery.not_understood", delivery=delivery.id, source=delivery.source)
+        reading = Reading(problem="internal_error")
+    return Understood(delivery, document, reading)
 
 
 class Interpreter:
@@ -61,26 +82,29 @@ class Interpreter:
             return 0
         now = self._clock.now()
         try:
-            await self._store.write(lambda tx: self._decide_all(tx, batch, now))
+            urged = await self._store.write(lambda tx: [self._decide(tx, each, now) for each in batch])
+        except StoreUnavailable:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever one delivery does, the others go on
             if len(batch) == 1:
                 await self._give_up(batch[0], error)
                 return 1
-            for each in batch:  # one of them spoils the batch: the others must not wait for it
-                await self._decide_alone(each, now)
+            urged = [await self._decide_alone(each, now) for each in batch]  # one spoils it: the others do not wait
+        for job in urged:  # after the commit and on the caller's thread: whoever is woken looks at the record
+            if job is not None:
+                self._wake(job.source, job.job_id)
         return len(batch)
 
-    async def _decide_alone(self, each: Understood, now: float) -> None:
+    async def _decide_alone(self, each: Understood, now: float) -> Job | None:
         try:
-            await self._store.write(lambda tx: self._decide(tx, each, now))
+            return await self._store.write(lambda tx: self._decide(tx, each, now))
+        except StoreUnavailable:
+            raise
         except Exception as error:  # noqa: BLE001 - kept as the delivery's own verdict
             await self._give_up(each, error)
+            return None
 
     async def _give_up(self, each: Understood, error: Exception) -> None:
-        from receiver.errors import StoreUnavailable
-
-        if isinstance(error, StoreUnavailable):
-            raise error
         log.error("delivery.not_understood", delivery=each.delivery.id, source=each.delivery.source, exc_info=error)
         spoiled = replace(each.delivery, verdict=Verdict.QUARANTINED, reason="internal_error")
         await self._store.write(lambda tx: tx.deliveries.decide(spoiled, Verdict.NEW))
@@ -88,37 +112,18 @@ class Interpreter:
     # -- reading ------------------------------------------------------------------------------------------------
 
     def _understand(self, view: View, limit: int) -> list[Understood]:
-        return [self._read(delivery) for delivery in view.next_unread(limit, BATCH_BYTES)]
-
-    def _read(self, delivery: Delivery) -> Understood:
-        source = self._sources.get(delivery.source)
-        if source is None:
-            return Understood(delivery, {}, Reading(problem="source_not_configured"))
-        if delivery.body is None:
-            return Understood(delivery, {}, Reading(problem="body_pruned"))
-        if hashlib.sha256(delivery.body).hexdigest() != delivery.body_sha256:
-            return Understood(delivery, {}, Reading(problem="damaged"))
-        try:
-            document = jsontext.parse_object(delivery.body)
-        except jsontext.NotJson as error:
-            return Understood(delivery, {}, Reading(problem=f"malformed: {error}"))
-        return Understood(
-            delivery, document, source.facts.read(RawRequest(delivery.headers, delivery.body), document, source)
-        )
+        return [understood(each, self._sources.get(each.source)) for each in view.next_unread(limit, BATCH_BYTES)]
 
     # -- deciding, inside one transaction -----------------------------------------------------------------------
 
-    def _decide_all(self, tx: Tx, batch: list[Understood], now: float) -> None:
-        for each in batch:
-            self._decide(tx, each, now)
-
-    def _decide(self, tx: Tx, each: Understood, now: float) -> None:
+    def _decide(self, tx: Tx, each: Understood, now: float) -> Job | None:
+        """Give one delivery its verdict; answers the job that is to be asked about at once, if there is one."""
         delivery, reading = each.delivery, each.reading
         said = reading.said
         told = replace(delivery, event=reading.event, job_id=said.job_id if said else None)
         if reading.problem is not None:
             self._close(tx, told, Verdict.QUARANTINED, reading.problem)
-            return
+            return None
         key = reading.event_key or f"sha256:{delivery.body_sha256}"
         told = replace(told, event_key=key)
         owner = tx.deliveries.claim_key(delivery.source, key, delivery.id, delivery.received_at, reading.key_window_s)
@@ -126,15 +131,15 @@ class Interpreter:
             first = tx.deliveries.get(owner)
             differs = first is not None and first.body_sha256 != delivery.body_sha256
             self._close(tx, told, Verdict.DUPLICATE, f"body differs from delivery {owner}" if differs else None)
-            return
+            return None
         if said is not None:
-            self._hear(tx, told, said, now)
-        else:
-            if reading.passes_on:
-                provider = self._sources[delivery.source].provider
-                identity = key if reading.key_window_s is None else f"{key}:{delivery.id}"
-                tx.outbox.add(event_message(told, reading.event or "unknown", each.document, provider, identity, now))
-            self._close(tx, told, Verdict.ACCEPTED, None)
+            return self._hear(tx, told, said, now)
+        if reading.passes_on:
+            provider = self._sources[delivery.source].provider
+            identity = key if reading.key_window_s is None else f"{key}:{delivery.id}"
+            tx.outbox.add(event_message(told, reading.event or "unknown", each.document, provider, identity, now))
+        self._close(tx, told, Verdict.ACCEPTED, None)
+        return None
 
     @staticmethod
     def _takes_over(tx: Tx, told: Delivery, owner: int) -> bool:
@@ -147,7 +152,7 @@ class Interpreter:
         if verdict is Verdict.QUARANTINED and told.event_key is not None:
             tx.deliveries.release_key(told.source, told.event_key, told.id)  # a repeat is to be judged anew
 
-    def _hear(self, tx: Tx, told: Delivery, said: Said, now: float) -> None:
+    def _hear(self, tx: Tx, told: Delivery, said: Said, now: float) -> Job | None:
         source = self._sources[told.source]
         released = told.reason == registrar.RELEASED
         trust = "payload" if released else source.effective_trust()
@@ -156,18 +161,22 @@ class Interpreter:
             job = self._put_on_record(tx, told, said, now, "operator" if released else "delivery")
         if job is None:
             self._hold(tx, told, source)
-            return
+            return None
         job = self._learn(tx, job, said, now, source)
         evidence = self._evidence(trust, job)
         asks = source.api_key is not None and source.facts.cannot_ask(job, source) is None
-        if evidence is not None and (said.has_result or not asks or said.claim is Claim.RUNNING):
+        if evidence is None and said.claim is Claim.RUNNING:
+            asks = False  # not trusted, and claims no end: there is nothing to verify
+        elif evidence is not None and (said.has_result or not asks or said.claim is Claim.RUNNING):
             self._ledger.apply(tx, self._observation(told, job, said, evidence), now)
+            asks = False
         elif asks:
             self._ask_now(tx, told, job, said, now)
-        elif evidence is None:
+        else:
             self._hold(tx, told, source)
-            return
+            return None
         self._close(tx, told, Verdict.ACCEPTED, None)
+        return job if asks else None
 
     @staticmethod
     def _evidence(trust: str, job: Job) -> Evidence | None:
@@ -193,7 +202,8 @@ class Interpreter:
             delivery_id=told.id,
         )
 
-    def _ask_now(self, tx: Tx, told: Delivery, job: Job, said: Said, now: float) -> None:
+    @staticmethod
+    def _ask_now(tx: Tx, told: Delivery, job: Job, said: Said, now: float) -> None:
         registrar.make_due(tx, job.with_(wait_s=None), now)
         tx.jobs.note(
             HistoryEntry(
@@ -208,7 +218,6 @@ class Interpreter:
                 note=f"webhook says {said.status or said.claim.value}; the provider is asked",
             )
         )
-        self._wake(job.source, job.job_id)
 
     def _put_on_record(self, tx: Tx, told: Delivery, said: Said, now: float, by: str) -> Job | None:
         registration = Registration(
@@ -219,9 +228,9 @@ class Interpreter:
     @staticmethod
     def _learn(tx: Tx, job: Job, said: Said, now: float, source: SourceSettings) -> Job:
         """Fill in what the record lacks and the delivery tells: the other id, the lead, the modality."""
-        alias = said.alias or (said.job_id if said.job_id != job.job_id else None)
+        others = (each for each in (said.alias, said.job_id) if each and each != job.job_id)
         learned = job.with_(
-            alias=job.alias or (alias if alias != job.job_id else None),
+            alias=job.alias or next(others, None),
             refs={**(said.refs or {}), **(job.refs or {})} or None,
             modality=job.modality or said.modality,
         )

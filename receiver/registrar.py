@@ -5,7 +5,7 @@ conflict and changes nothing. A job that comes on record makes the deliveries he
 function runs inside the caller's transaction.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from receiver import clock, timetable
@@ -30,9 +30,10 @@ class Registered:
 
 def register(tx: Tx, told: Registration, now: float, source: SourceSettings) -> Registered:
     """Put a job on record, or fill in what was not known of it."""
-    known = tx.jobs.find(told.source, told.job_id)
+    known = tx.jobs.find(told.source, told.job_id) or (tx.jobs.find(told.source, told.alias) if told.alias else None)
     if known is not None:
-        return _fill(tx, known, told, now, source)
+        return _fill(tx, known, _named(told, known), now, source)
+    told = replace(told, alias=told.alias or other_id(tx, told.source, told.job_id, told.poll_url, source))
     job = Job(
         source=told.source,
         job_id=told.job_id,
@@ -46,12 +47,23 @@ def register(tx: Tx, told: Registration, now: float, source: SourceSettings) -> 
         registered_by=told.by,
     )
     job = schedule(job, source, now)
-    if not tx.jobs.add(job):
-        other = tx.jobs.find(told.source, told.alias or "")
-        return Registered(409, other or job, ["alias"])
+    tx.jobs.add(job)
     tx.jobs.note(HistoryEntry(job.source, job.job_id, now, None, JobState.PENDING, None, told.by, note="registered"))
     _welcome(tx, job)
     return Registered(201, job, [])
+
+
+def _named(told: Registration, known: Job) -> Registration:
+    """What is told of a job, under the id it has on record: whichever other id is told is its alias."""
+    others = (each for each in (told.job_id, told.alias) if each and each != known.job_id)
+    return replace(told, job_id=known.job_id, alias=next((each for each in others if each != known.alias), known.alias))
+
+
+def other_id(tx: Tx, name: str, job_id: str, poll_url: str | None, source: SourceSettings) -> str | None:
+    """The other id that a provider puts into its links (Omnia), where it is one and names no job yet."""
+    in_link = getattr(source.facts, "id_in_link", None)
+    found = in_link(poll_url) if in_link is not None and poll_url is not None else None
+    return found if found and found != job_id and tx.jobs.find(name, found) is None else None
 
 
 def schedule(job: Job, source: SourceSettings, now: float) -> Job:
@@ -80,6 +92,10 @@ def _fill(tx: Tx, known: Job, told: Registration, now: float, source: SourceSett
             conflicts.append(f"refs.{key}")
     if refs != (known.refs or {}):
         filled["refs"] = refs
+    if "poll_url" in filled and known.alias is None and "alias" not in filled:
+        filled["alias"] = other_id(tx, known.source, known.job_id, filled["poll_url"], source)
+    if filled.get("alias") and tx.jobs.find(known.source, filled["alias"]) is not None:
+        conflicts.append("alias")  # it names another job already
     if conflicts:
         return Registered(409, known, conflicts)
     vouches = told.by in ("application", "operator")
@@ -92,8 +108,6 @@ def _fill(tx: Tx, known: Job, told: Registration, now: float, source: SourceSett
     if job != known:
         tx.jobs.change(known, job)
         job = tx.jobs.find(job.source, job.job_id) or job
-        if told.alias is not None and job.alias != told.alias:
-            return Registered(409, job, ["alias"])
     if vouches:
         _welcome(tx, job)
     return Registered(200, job, [])
@@ -107,6 +121,20 @@ def _same(given: Any, kept: Any) -> bool:
 
 def _welcome(tx: Tx, job: Job) -> None:
     tx.deliveries.unhold(job.source, [job.job_id] + ([job.alias] if job.alias else []))
+
+
+def pick_up(tx: Tx, job: Job, source: SourceSettings, now: float) -> None:
+    """Give a job that was inserted by SQL its due times, and let the deliveries held for it be read. Anybody's clock
+    and anybody's text may stand in its columns: a time that is none, or lies ahead, counts as now."""
+    if job.state is not JobState.PENDING:
+        tx.jobs.change(job, job.with_(settled_at=job.settled_at or now))
+        return
+    registered_at = min(job.registered_at, now) if job.registered_at > 0 else now
+    alias = job.alias or other_id(tx, job.source, job.job_id, job.poll_url, source)
+    picked = schedule(job.with_(registered_at=registered_at, alias=alias), source, now)
+    tx.jobs.change(job, picked)
+    tx.jobs.note(HistoryEntry(job.source, job.job_id, now, None, job.state, None, job.registered_by, note="inserted"))
+    _welcome(tx, picked)
 
 
 def adopt(tx: Tx, job: Job, source: SourceSettings, now: float) -> Job | None:

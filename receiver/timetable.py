@@ -25,9 +25,11 @@ def started(job: Job) -> float:
 def scheduled(job: Job, source: SourceSettings, now: float, *, askable: bool) -> Job:
     """A job with its deadline and its first question set. One nobody can be asked about waits for its deadline."""
     poll_after_s, fail_after_s = source.effective_timeouts(job.modality)
-    deadline = started(job) + fail_after_s
-    first = min(started(job) + poll_after_s, deadline) if askable else deadline
-    return job.with_(deadline_at=deadline, next_poll_at=max(first, job.not_before or 0.0))
+    began = min(started(job), now)
+    deadline = began + fail_after_s
+    first = min(began + poll_after_s, deadline) if askable else deadline
+    stands_still = job.remaining_s is not None
+    return job.with_(deadline_at=None if stands_still else deadline, next_poll_at=max(first, job.not_before or 0.0))
 
 
 def next_wait_s(job: Job, rules: ReconcileSettings, chance: Random) -> tuple[float, float]:

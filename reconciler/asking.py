@@ -23,6 +23,8 @@ log = structlog.get_logger("holdfast.sweep")
 
 STREAK_OPENS = 3
 """So many failures in a row open the circuit."""
+LONGEST_RUN_S = 120.0
+"""A run ends after so long; what is due by then goes into the next one, together with what has become due."""
 LONGEST_OPEN = 10.0
 """A circuit that keeps failing stays open up to so many times `circuit_open_s`."""
 
@@ -37,8 +39,21 @@ class Asked:
     ended: int = 0
     adopted: int = 0
     trouble: Trouble | None = None
-    troubled_job: str | None = None
-    """The job whose single question met the trouble; None when it was a listing."""
+    troubled: frozenset[str] = frozenset()
+    """The jobs that the question which met the trouble spoke of; empty when it was a listing of all."""
+    stopped: str | None = None
+    """Why the run ended before its last question, if so; what was not answered stays due."""
+
+
+def blocked(state: SourceState, now: float) -> str | None:
+    """Why a source may not be asked now; None when it may."""
+    if state.paused:
+        return "paused"
+    if state.open_until is not None and state.open_until > now:
+        return "circuit open"
+    if state.not_before is not None and state.not_before > now:
+        return "asked to wait"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,7 @@ class Asker:
     ) -> Asked:
         """Ask about these jobs (none: look through the list for jobs nobody registered). Raises StoreUnavailable."""
         done = Asked()
+        until = self.clock.monotonic() + LONGEST_RUN_S
         asking = self.source.facts.ask(jobs, self.source, self.clock.now())
         wanted = {job.job_id for job in jobs}
         try:
@@ -73,12 +89,15 @@ class Asker:
                     continue
                 if between is not None:
                     await between()
-                await self._take_token()
+                done.stopped = "the run has lasted long enough" if self.clock.monotonic() > until else None
+                done.stopped = done.stopped or await self._take_token()
+                if done.stopped is not None:
+                    break
                 exchange = await self.outbound.ask(self.source, item, self.rules)
                 done.questions += 1
                 trouble = self._trouble(exchange)
                 if trouble is not None:
-                    done.trouble, done.troubled_job = trouble, item.job_id
+                    done.trouble, done.troubled = trouble, frozenset(_spoken_of(item))
                     await self._keep_trouble(item, exchange, trouble)
                     break
                 assert isinstance(exchange.outcome, Reply)
@@ -88,16 +107,21 @@ class Asker:
             asking.close()
         return done
 
-    async def _take_token(self) -> None:
+    async def _take_token(self) -> str | None:
+        """Wait for the budget; answers why the source may not be asked now, if so: while we wait, or ask about another
+        job, an operator may pause it and the provider may want to be left alone."""
         while True:
-            taken, wait_s = await self.store.write(self._take)
-            if taken:
-                return
+            why_not, taken, wait_s = await self.store.write(self._take)
+            if taken or why_not is not None:
+                return why_not
             await asyncio.sleep(min(max(wait_s, 0.005), 5.0))  # a wall clock that steps must not make this long
 
-    def _take(self, tx: Tx) -> tuple[int, float]:
-        per_min = self.source.effective_polls_per_min
-        return tx.sources.take_tokens(self.source.name, self.clock.now(), per_min, 1)
+    def _take(self, tx: Tx) -> tuple[str | None, int, float]:
+        now = self.clock.now()
+        why_not = blocked(tx.sources.get(self.source.name), now)
+        if why_not is not None:
+            return why_not, 0, 0.0
+        return None, *tx.sources.take_tokens(self.source.name, now, self.source.effective_polls_per_min, 1)
 
     async def _keep_all(
         self,
@@ -159,7 +183,7 @@ class Asker:
 
     def _trouble(self, exchange: Exchange) -> Trouble | None:
         if isinstance(exchange.outcome, Unanswered):
-            return Trouble("unreachable", exchange.outcome.detail)
+            return Trouble("refused" if exchange.outcome.unasked else "unreachable", exchange.outcome.detail)
         return self.source.facts.classify(exchange.outcome)
 
     async def _keep_trouble(self, question: Question, exchange: Exchange, trouble: Trouble) -> None:
@@ -171,23 +195,21 @@ class Asker:
                 replace(_poll(self.source.name, question, exchange, trouble.outcome, now), error=trouble.detail)
             )
             state = tx.sources.get(self.source.name)
-            tx.sources.put(after_trouble(state, trouble, question.job_id, self.rules, self.judge, now))
-            if question.job_id is not None:
-                job = tx.jobs.find(self.source.name, question.job_id)
-                if job is not None:
-                    failed = Finding(job.job_id, problem=f"{trouble.outcome}: {trouble.detail}")
-                    self.judge.apply(tx, failed, None, now)
+            whose = _spoken_of(question)
+            tx.sources.put(after_trouble(state, trouble, bool(whose), self.rules, self.judge, now))
+            for job_id in whose:
+                self.judge.apply(tx, Finding(job_id, problem=f"{trouble.outcome}: {trouble.detail}"), None, now)
 
         await self.store.write(keep)
 
 
 def after_trouble(
-    state: SourceState, trouble: Trouble, job_id: str | None, rules: ReconcileSettings, judge: Judge, now: float
+    state: SourceState, trouble: Trouble, of_jobs: bool, rules: ReconcileSettings, judge: Judge, now: float
 ) -> SourceState:
-    """The source's row after trouble: how long to leave it alone. A refused question (400) about one job is that job's
+    """The source's row after trouble: how long to leave it alone. A refused question (400) about certain jobs is their
     trouble alone; everything else is the source's."""
     state = replace(state, asked_at=now, last_outcome=trouble.outcome, last_error=trouble.detail)
-    if trouble.outcome in ("refused", "redirected") and job_id is not None:
+    if trouble.outcome in ("refused", "redirected") and of_jobs:
         return state
     streak = state.fail_streak + 1
     wait_s = trouble.retry_after_s
@@ -208,6 +230,10 @@ def _send(asking: Asking, reply: Reply | None) -> Question | Finding | None:
         return asking.send(reply)
     except StopIteration:
         return None
+
+
+def _spoken_of(question: Question) -> tuple[str, ...]:
+    return (question.job_id,) if question.job_id is not None else tuple(question.about)
 
 
 def _outcome(question: Question, findings: list[Finding]) -> str:

@@ -30,7 +30,7 @@ class Judge:
         job = tx.jobs.find(self.source.name, finding.job_id)
         if job is None:
             return None
-        asked = self._learned(job, finding).with_(polls=job.polls + 1)
+        asked = self._learned(tx, job, finding, now).with_(polls=job.polls + 1)
         if finding.problem is not None:
             return self._save(tx, job, self._again(asked.with_(last_error=finding.problem), now, finding))
         asked = asked.with_(asked_at=now)
@@ -95,7 +95,7 @@ class Judge:
 
     def _again(self, job: Job, now: float, finding: Finding) -> Job:
         if job.state is not JobState.PENDING:
-            return self._late(job, now)
+            return self._late_again(job, now)
         return timetable.postponed(job, self.rules, now, self.chance, retry_after_s=finding.retry_after_s)
 
     def _soon(self, job: Job, now: float, finding: Finding) -> Job:
@@ -109,12 +109,24 @@ class Judge:
         looked = job.with_(late_polls=job.late_polls + 1)
         return looked.with_(next_poll_at=timetable.late_look_at(looked, self.rules, now))
 
-    def _learned(self, job: Job, finding: Finding) -> Job:
-        return job.with_(
+    def _late_again(self, job: Job, now: float) -> Job:
+        """A late look that was not answered does not count as one; it is made up for while late truth is looked for."""
+        if job.next_poll_at is None or now - (job.settled_at or now) > 2 * timetable.LATE_WATCH_S:
+            return job.with_(next_poll_at=None)
+        return job.with_(next_poll_at=now + self.rules.poll_max_s)
+
+    def _learned(self, tx: Tx, job: Job, finding: Finding, now: float) -> Job:
+        learned = job.with_(
             modality=job.modality or finding.modality,
             alias=job.alias or (finding.alias if finding.alias != job.job_id else None),
             refs={**(finding.refs or {}), **(job.refs or {})} or None,
         )
+        if learned.alias != job.alias and learned.alias is not None:
+            tx.deliveries.unhold(job.source, [learned.alias])  # it was held under the id we did not know
+        if learned.modality != job.modality and job.state is JobState.PENDING:
+            timed = registrar.schedule(learned, self.source, now)
+            learned = learned.with_(deadline_at=timed.deadline_at)  # the modality sets the timeouts
+        return learned
 
     @staticmethod
     def _save(tx: Tx, old: Job, new: Job) -> Job:

@@ -29,6 +29,8 @@ class Unanswered:
     """No answer came: the network, the TLS, the name, the time or the size. It proves nothing about any job."""
 
     detail: str
+    unasked: bool = False
+    """True when the question was never sent, because of what it was: another one may fare better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ class Outbound:
         """Put one question to a source's provider. Never raises for anything the provider or the network does."""
         url, request = _target(source, question)
         if url is None:
-            return Exchange(request, 0, Unanswered("the URL does not lie on the source's configured origin"))
+            return Exchange(
+                request, 0, Unanswered("the URL does not lie on the source's configured origin", unasked=True)
+            )
         began = self._clock.monotonic()
         try:
             async with asyncio.timeout(rules.http_timeout_s):

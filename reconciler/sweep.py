@@ -17,12 +17,13 @@ from receiver.clock import Clock
 from receiver.errors import StoreUnavailable
 from receiver.ledger import Ledger
 from receiver.providers.base import Finding
-from receiver.records import HistoryEntry, Job, SourceState
+from receiver.records import Job, SourceState
 from receiver.settings import ReconcileSettings, SourceSettings
-from receiver.states import By, JobState, Reason, Verdict
+from receiver.states import By, JobState, Reason
 from receiver.store.base import Store, Tx
-from reconciler.asking import LONGEST_OPEN, Asked, Asker
-from reconciler.findings import Judge, found_job, give_up
+from reconciler.asking import LONGEST_OPEN, Asked, Asker, blocked
+from reconciler.findings import Judge, give_up
+from reconciler.held import Held
 from reconciler.outbound import Outbound
 
 log = structlog.get_logger("holdfast.sweep")
@@ -30,7 +31,8 @@ log = structlog.get_logger("holdfast.sweep")
 STEP = 500
 """Rows a transaction at the most, so that intake never waits long."""
 JOBS_A_PASS = 1000
-HELD_A_PASS = 3
+BUSY_SPACING = 10
+"""While questions are due all the time, the list is read for unregistered jobs so many times less often."""
 ADOPTION_GRACE_S = 3600.0
 """Ended jobs nobody registered are adopted when they are younger than the record, or at most so much older."""
 
@@ -52,6 +54,7 @@ class PassReport:
 class _Line:
     """What a source's passes remember in memory; losing it costs a look, never a fact."""
 
+    held: Held
     urgent: dict[str, None] = field(default_factory=dict)
     swept: bool = False
 
@@ -76,7 +79,7 @@ class Sweep:
         self._rules = {name: source.reconcile(rules) for name, source in sources.items()}
         self._judges = {name: Judge(source, self._rules[name], ledger, chance) for name, source in sources.items()}
         self._outbound = outbound
-        self._lines = {name: _Line() for name in sources}
+        self._lines = {name: _Line(Held(store, source, self._judges[name], clock)) for name, source in sources.items()}
         self._adopts_since: float | None = None
 
     def urge(self, source: str, job_id: str) -> None:
@@ -102,12 +105,13 @@ class Sweep:
             await self._make_all_due(name)
             await self._store.write(lambda tx: tx.sources.put(replace(tx.sources.get(name), sweep_wanted_at=None)))
         await self._end_unreachable(source)
-        report.blocked = self._blocked(state)
+        report.blocked = blocked(state, self._clock.now())
         if report.blocked is None:
             await self._ask_due(source, report)
             await self._ask_held(source, report)
             await self._adopt(source, report)
-        await self._expire_held(source)
+        if source.api_key is None:
+            await line.held.expire()
         return report
 
     async def clock_stepped(self) -> None:
@@ -128,16 +132,6 @@ class Sweep:
     async def _state(self, name: str) -> SourceState:
         return await self._store.write(lambda tx: tx.sources.get(name))
 
-    def _blocked(self, state: SourceState) -> str | None:
-        now = self._clock.now()
-        if state.paused:
-            return "paused"
-        if state.open_until is not None and state.open_until > now:
-            return "circuit open"
-        if state.not_before is not None and state.not_before > now:
-            return "asked to wait"
-        return None
-
     # -- picking up ---------------------------------------------------------------------------------------------
 
     async def _pick_up(self, source: SourceSettings) -> int:
@@ -149,22 +143,14 @@ class Sweep:
     def _schedule_new(tx: Tx, source: SourceSettings, now: float) -> int:
         new = tx.jobs.unscheduled(source.name, STEP)
         for job in new:
-            if job.state is JobState.PENDING:
-                tx.jobs.change(job, registrar.schedule(job, source, now))
-                note = HistoryEntry(
-                    job.source, job.job_id, now, None, job.state, None, job.registered_by, note="inserted"
-                )
-                tx.jobs.note(note)
-                tx.deliveries.unhold(job.source, [job.job_id] + ([job.alias] if job.alias else []))
-            else:
-                tx.jobs.change(job, job)
+            registrar.pick_up(tx, job, source, now)
         return len(new)
 
     async def _make_all_due(self, name: str) -> None:
         """Every open job is asked about at once; its own Retry-After and the budget still rule."""
         now = self._clock.now()
         until = now + self._rules[name].retry_after_max_s
-        after: tuple[float, str] | None = None
+        after: str | None = None
         while True:
             at = after
             after = await self._store.write(lambda tx, at=at: tx.jobs.make_due(name, now, until, at, STEP))  # type: ignore[misc]
@@ -192,12 +178,11 @@ class Sweep:
         while askable:
             asked = await asker.run(askable, between=lambda: self._between(source, asker, report))
             self._count(report, asked)
-            if asked.trouble is not None and asked.troubled_job is None:
+            if asked.stopped is not None or (asked.trouble is not None and not asked.troubled):
                 return
-            if asked.trouble is not None and self._blocked(await self._state(source.name)) is not None:
-                return
-            silent = [job for job in askable if job.job_id not in asked.answered and job.job_id != asked.troubled_job]
-            if asked.trouble is None:
+            spoken_of = asked.answered | asked.troubled
+            silent = [job for job in askable if job.job_id not in spoken_of]
+            if asked.trouble is None or len(silent) == len(askable):
                 await self._postpone(source, silent)
                 return
             askable = silent  # one job's trouble is not the others'
@@ -281,68 +266,25 @@ class Sweep:
     # -- held deliveries and orphans ----------------------------------------------------------------------------
 
     async def _ask_held(self, source: SourceSettings, report: PassReport) -> None:
-        """Deliveries of unknown jobs whose time is over: ask once each, few a pass, so that made-up ids cannot use up
-        the budget of real jobs."""
+        """Ask about jobs that only held deliveries speak of, after those on record."""
         if source.api_key is None:
             return
-        now = self._clock.now()
-        held = await self._store.write(
-            lambda tx: tx.deliveries.held_before(source.name, now - source.hold_s, HELD_A_PASS)
-        )
-        for job_id in dict.fromkeys(delivery.job_id for delivery in held if delivery.job_id is not None):
-            stub = Job(source.name, job_id, registered_at=now)
-            if source.facts.cannot_ask(stub, source) is not None:
-                await self._refuse_held(source, job_id)
-                continue
-            asker = self._asker(source, now)
-            asked = await asker.run(
-                [stub], apply=lambda tx, finding, poll, at: self._found(tx, source, finding, poll, at)
-            )
+        asker = self._asker(source, self._clock.now())
+        async for asked in self._lines[source.name].held.ask(asker, lambda: self._real_job_waits(source)):
             self._count(report, asked)
-            if asked.trouble is not None:
-                return
 
-    def _found(self, tx: Tx, source: SourceSettings, finding: Finding, poll_id: int | None, now: float) -> None:
-        if finding.unlisted or (finding.problem is not None and not finding.missing):
-            return
-        if finding.missing:
-            self._quarantine_held(tx, source, finding.job_id, now)
-            return
-        registrar.adopt(tx, found_job(source.name, finding, "asked", now), source, now)
-        self._judges[source.name].apply(tx, finding, poll_id, now)
-
-    async def _refuse_held(self, source: SourceSettings, job_id: str) -> None:
-        now = self._clock.now()
-        await self._store.write(lambda tx: self._quarantine_held(tx, source, job_id, now))
-
-    async def _expire_held(self, source: SourceSettings) -> None:
-        """Without a key nobody can be asked: what was held in vain is quarantined."""
-        if source.api_key is not None:
-            return
-        now = self._clock.now()
-
-        def expire(tx: Tx) -> None:
-            for delivery in tx.deliveries.held_before(source.name, now - source.hold_s, STEP):
-                self._quarantine_held(tx, source, delivery.job_id or "", now)
-
-        await self._store.write(expire)
-
-    @staticmethod
-    def _quarantine_held(tx: Tx, source: SourceSettings, job_id: str, now: float) -> None:
-        for delivery in tx.deliveries.held_before(source.name, now - source.hold_s, STEP):
-            if (delivery.job_id or "") != job_id:
-                continue
-            tx.deliveries.decide(replace(delivery, verdict=Verdict.QUARANTINED, reason="unknown_job"), Verdict.HELD)
-            if delivery.event_key is not None:
-                tx.deliveries.release_key(source.name, delivery.event_key, delivery.id)
+    async def _real_job_waits(self, source: SourceSettings) -> bool:
+        due_at = await self._store.write(lambda tx: tx.jobs.next_due_at(source.name))
+        return self.wants(source.name) or (due_at is not None and due_at <= self._clock.now())
 
     async def _adopt(self, source: SourceSettings, report: PassReport) -> None:
         """Look through the list for jobs nobody registered: seldom, and only when no question is due."""
-        if not (source.adopt_unregistered and source.facts.lists and source.api_key) or report.due:
+        if not (source.adopt_unregistered and source.facts.lists and source.api_key):
             return
         rules, now = self._rules[source.name], self._clock.now()
         state = await self._state(source.name)
-        if state.adopted_at is not None and abs(now - state.adopted_at) < max(rules.not_yet_s, 5 * rules.tick_s):
+        spacing_s = max(rules.not_yet_s, 5 * rules.tick_s) * (BUSY_SPACING if report.due else 1)
+        if state.adopted_at is not None and abs(now - state.adopted_at) < spacing_s:
             return
         await self._store.write(lambda tx: tx.sources.put(replace(tx.sources.get(source.name), adopted_at=now)))
         asked = await self._asker(source, await self._since()).run([])

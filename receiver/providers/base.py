@@ -120,6 +120,9 @@ class Question:
     query: Mapping[str, str] = field(default_factory=dict)
     job_id: str | None = None
     """The job asked about; None for a listing."""
+    about: Sequence[str] = ()
+    """For a listing that can tell of certain jobs only (those of one lead): them. Its trouble is theirs, and the other
+    jobs are asked about all the same."""
     method: str = "GET"
     json: Any = None
 

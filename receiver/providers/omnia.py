@@ -208,6 +208,10 @@ class Omnia:
     def auth_headers(self, source: "SourceSettings") -> dict[str, str]:
         return {"authorization": f"Bearer {source.api_key.current}"} if source.api_key is not None else {}
 
+    def id_in_link(self, poll_url: str) -> str | None:
+        """A task's other id: webhooks name it by the last segment of its link (OM-2)."""
+        return _last_segment(poll_url)
+
     def cannot_ask(self, job: Job, source: "SourceSettings") -> str | None:
         if source.api_key is None:
             return "no api_key is configured"

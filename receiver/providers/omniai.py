@@ -309,11 +309,12 @@ class OmniAI:
 
     def _ask_lead(self, lead: str, group: Sequence[Job], now: float, extras: Extras) -> Asking:
         documents = actions = None
+        about = tuple(job.job_id for job in group)
         if any(_may_be_document(job) for job in group):
-            reply = yield Question(path=f"/api/v1/leads/{segment(lead)}/documents")
+            reply = yield Question(path=f"/api/v1/leads/{segment(lead)}/documents", about=about)
             documents = _Listing(reply, _DOCUMENT_LISTS, "documents")
         if any(_may_be_action(job) for job in group):
-            reply = yield Question(path=f"/api/v1/leads/{segment(lead)}/action-logs")
+            reply = yield Question(path=f"/api/v1/leads/{segment(lead)}/action-logs", about=about)
             actions = _Listing(reply, _ACTION_LISTS, "action logs")
         for job in group:
             yield _found(job, documents, actions, now, extras)

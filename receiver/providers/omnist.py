@@ -303,7 +303,8 @@ class Omnist(Webhooks):
             if not wanted or offset is None:
                 break
             query = {"limit": str(extras.page_limit), "offset": str(offset)}
-            reply = yield Question(path=f"/v1/monitors/{segment(monitor)}/runs", query=query)
+            path = f"/v1/monitors/{segment(monitor)}/runs"
+            reply = yield Question(path=path, query=query, about=tuple(job.job_id for job in jobs))
             if reply is not None and reply.status == 404:
                 break
             rows = _rows(reply.document()) if reply is not None else None

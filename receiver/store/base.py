@@ -26,7 +26,9 @@ class Deliveries(Protocol):
         drained spill repeats itself)."""
         ...
 
-    def get(self, delivery_id: DeliveryId) -> Delivery | None: ...
+    def get(self, delivery_id: DeliveryId) -> Delivery | None:
+        """One delivery, whole; None when there is none, or retention has taken it."""
+        ...
 
     def claim_key(
         self, source: str, key: str, delivery_id: DeliveryId, at: float, window_s: float | None
@@ -50,7 +52,9 @@ class Deliveries(Protocol):
         """Make held deliveries of these job ids `new` again, to be read once more. Answers how many."""
         ...
 
-    def count_held(self, source: str) -> int: ...
+    def count_held(self, source: str) -> int:
+        """How many deliveries of a source wait for the registration of their job."""
+        ...
 
     def held_before(self, source: str, received_before: float, limit: int) -> list[Delivery]:
         """Held deliveries whose time is over and whose job is still not on record, oldest first, without bodies."""
@@ -150,7 +154,9 @@ class Outbox(Protocol):
         """Renew the lease of messages that are still leased."""
         ...
 
-    def get(self, message_id: str) -> Message | None: ...
+    def get(self, message_id: str) -> Message | None:
+        """One message, whatever has become of it; None when there is none, or retention has taken it."""
+        ...
 
     def bring_forward(self, latest: float) -> int:
         """The wall clock stepped back: no pending message waits, or is leased, beyond `latest`."""
@@ -168,7 +174,9 @@ class Sources(Protocol):
         """The state of a source; a fresh one when nothing is kept yet."""
         ...
 
-    def put(self, state: SourceState) -> None: ...
+    def put(self, state: SourceState) -> None:
+        """Keep the state of a source, whole, in place of the one before: read it in the same transaction."""
+        ...
 
     def take_tokens(self, name: str, now: float, per_min: float, wanted: int) -> tuple[int, float]:
         """Take up to `wanted` tokens from the bucket (filled at per_min a minute, at most min(per_min, 10) in store).
@@ -204,9 +212,13 @@ class Retention:
 class Meta(Protocol):
     """Small facts about the record itself."""
 
-    def get(self, key: str) -> str | None: ...
+    def get(self, key: str) -> str | None:
+        """A fact by its name; None when it was never put."""
+        ...
 
-    def put(self, key: str, value: str) -> None: ...
+    def put(self, key: str, value: str) -> None:
+        """Keep a fact in place of the one before."""
+        ...
 
     def restore(self, table: str, rows: Sequence[dict[str, Any]]) -> int:
         """Put back rows salvaged from a damaged file, as far as they are not there; answers how many were new."""
@@ -241,7 +253,7 @@ class StoreHealth:
 
     takes_writes: bool
     why_not: str | None
-    library: str
+    sqlite_version: str
     journal_mode: str
     synchronous: str
     file_system: str
@@ -290,7 +302,9 @@ class Store(Protocol):
         """Run `look` on a consistent snapshot, off the event loop; it never waits for the writer."""
         ...
 
-    def read_sync(self, look: Callable[[View], T]) -> T: ...
+    def read_sync(self, look: Callable[[View], T]) -> T:
+        """`read` for a caller without an event loop (the command line)."""
+        ...
 
     def on_commit(self, hook: Callable[[frozenset[str]], None]) -> None:
         """Call `hook` (from the writer's thread) after a commit, with the names of what changed: `deliveries`, `jobs`,
@@ -302,7 +316,9 @@ class Store(Protocol):
         operator. Long work: run it on a thread, off the acknowledgement path. Raises OSError without room for it."""
         ...
 
-    def health(self) -> StoreHealth: ...
+    def health(self) -> StoreHealth:
+        """How the store is now; waits for no transaction."""
+        ...
 
     def backup(self, path: str, progress: Callable[[int, int], None] | None = None) -> None:
         """Copy the database while it is in use; the copy passes its checks. Raises StoreUnavailable."""

@@ -57,7 +57,7 @@ def _state(health: StoreHealth) -> dict[str, object]:
         "journal_mode": health.journal_mode,
         "synchronous": health.synchronous,
         "file_system": health.file_system,
-        "library": health.library,
+        "sqlite_version": health.sqlite_version,
     }
     if health.missing:
         state["warning"] = f"{health.missing} acknowledged deliveries are missing from the database"

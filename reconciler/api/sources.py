@@ -52,7 +52,7 @@ async def _act(call: Call, action: str, status: int = 200) -> ASGIApp:
         tx.sources.put(_acted(tx.sources.get(source.name), action, who, now))
 
     await call.desk.store.write(work)
-    log.info(f"source.{action}", source=source.name, who=who)
+    log.info("source.lever_pulled", source=source.name, action=action, who=who)
     if action != "pause":
         call.desk.poke(source.name)
     seen = await call.desk.store.read(lambda view: overview.look(view, now))
