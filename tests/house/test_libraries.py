@@ -23,6 +23,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "httptools": ("receiver/guard.py",),
     "httpx": (
         "reconciler/outbound.py",
+        "reconciler/passing.py",
         "holdfast/client.py",
         "holdfast/tracking.py",  # the client's transport that records jobs as they are submitted
         "holdfast/cli/",
