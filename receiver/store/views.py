@@ -67,7 +67,9 @@ class View(Protocol):
         """A page of messages; `payload` parsed."""
         ...
 
-    def message(self, message_id: str) -> Row | None: ...
+    def message(self, message_id: str) -> Row | None:
+        """One message with its payload; None when there is none, or retention has taken it."""
+        ...
 
     def stream(self, after_seq: int, limit: int, *, undelivered_only: bool = False) -> list[tuple[int, str, str]]:
         """Messages after a position in order of staging: (seq, id, payload text)."""
@@ -126,9 +128,13 @@ class View(Protocol):
         """source -> pending jobs past their deadline."""
         ...
 
-    def oldest_message_at(self) -> float | None: ...
+    def oldest_message_at(self) -> float | None:
+        """When the oldest undelivered message was staged; None when all are delivered or dead."""
+        ...
 
-    def oldest_unread_at(self) -> float | None: ...
+    def oldest_unread_at(self) -> float | None:
+        """When the oldest delivery that the interpreter has not read arrived; None when all are read."""
+        ...
 
     def sources(self) -> dict[str, Row]:
         """The kept state of each source."""
@@ -138,7 +144,9 @@ class View(Protocol):
         """Jobs settled since an instant, by `webhook|poll|deadline` (webhook loss)."""
         ...
 
-    def meta(self, key: str) -> str | None: ...
+    def meta(self, key: str) -> str | None:
+        """A fact about the record by its name; None when it was never put."""
+        ...
 
     def plans(self) -> dict[str, list[str]]:
         """The query plan of every hot query by name, for the test that pins them."""

@@ -88,6 +88,20 @@ async def test_metrics_have_every_name_of_the_contract(open_office: Open) -> Non
     assert found["holdfast_store_bytes"] > 0
 
 
+async def test_the_oldest_message_is_the_one_that_waits_longest(office: Office, client: httpx.AsyncClient) -> None:
+    """A message that is tried again seldom, while fresh ones come, is not hidden behind them."""
+    await office.told("first")
+    pending = await office.store.write(lambda tx: tx.outbox.claim(START, START + 60, 10, pull=True))
+    later = START + 40_000
+    await office.store.write(lambda tx: tx.outbox.retry(pending[0].id, START, later, "no answer"))
+    office.clock.advance(3600)
+    await office.told("second")
+
+    found = await samples(client)
+
+    assert found["holdfast_oldest_message_seconds"] == pytest.approx(3600)
+
+
 async def test_metrics_of_a_door_in_another_process(office: Office, client: httpx.AsyncClient) -> None:
     """Split in two, what the door wrote down is what is told."""
     counters = IntakeCounters()

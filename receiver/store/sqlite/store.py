@@ -301,7 +301,7 @@ class SqliteStore:
         return StoreHealth(
             takes_writes=self._writer.failing is None and not self._closed,
             why_not=self._writer.failing,
-            library=driver.version(),
+            sqlite_version=driver.version(),
             journal_mode="wal",
             synchronous="FULL",
             file_system=file_system(path)[0],

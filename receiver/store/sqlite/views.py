@@ -289,7 +289,7 @@ class SqliteView:
 
     def oldest_message_at(self) -> float | None:
         return instant_or_none(
-            self._one("SELECT created_at FROM outbox WHERE state = 'pending' ORDER BY next_attempt_at, seq LIMIT 1")
+            self._one("SELECT created_at FROM outbox WHERE state = 'pending' ORDER BY created_at LIMIT 1")
         )
 
     def oldest_unread_at(self) -> float | None:
