@@ -54,8 +54,8 @@ class Bell:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._event.wait()
+        self._rung = False  # first: a ring from here on is heard, at worst once too often
         self._event.clear()
-        self._rung = False
 
 
 class Reconciler:
@@ -116,9 +116,9 @@ class Reconciler:
             try:
                 await work()
             except StoreUnavailable as error:
-                log.warning(f"{name}.store_unavailable", error=str(error))
+                log.warning("loop.store_unavailable", loop=name, error=str(error))
             except Exception:
-                log.exception(f"{name}.failed")
+                log.exception("loop.failed", loop=name)
             await bell.wait(LOOK_S)
 
     async def _interpret_all(self) -> None:
@@ -160,9 +160,9 @@ class Reconciler:
             try:
                 await work()
             except StoreUnavailable as error:
-                log.warning(f"{name}.store_unavailable", error=str(error))
+                log.warning("duty.store_unavailable", duty=name, error=str(error))
             except Exception:
-                log.exception(f"{name}.failed")
+                log.exception("duty.failed", duty=name)
 
         async def begin() -> None:
             running = self._duties.get(name)
