@@ -25,6 +25,7 @@ def retention(settings: RetentionSettings, sources: Mapping[str, SourceSettings]
             name: now - max(settings.deliveries_days * DAY_S, source.facts.key_horizon_s + LEAST_KEY_S)
             for name, source in sources.items()
         },
+        held_before={name: now - source.hold_s for name, source in sources.items()},
     )
 
 
@@ -43,6 +44,7 @@ async def prune(
         if not gone:
             return total
         for table, rows in gone.items():
-            total[table] = total.get(table, 0) + rows
+            if rows:
+                total[table] = total.get(table, 0) + rows
         progress(total)
         await asyncio.sleep(0.005)  # let deliveries and other work go first

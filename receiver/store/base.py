@@ -207,6 +207,7 @@ class Retention:
     keys_before: dict[str, float] = field(default_factory=dict)
     """source -> instant: event keys claimed before it may go."""
     held_before: dict[str, float] = field(default_factory=dict)
+    """source -> instant: deliveries held since before it are no longer in their time; without one they all are."""
 
 
 class Meta(Protocol):
@@ -225,9 +226,11 @@ class Meta(Protocol):
         ...
 
     def prune(self, retention: Retention, limit: int) -> dict[str, int]:
-        """One small step of retention: at most `limit` rows a table. Answers rows gone by table; all zero: done.
+        """One small step of retention: at most `limit` rows a table. Answers rows gone by table (0: none in this step,
+        but there are more to look at); empty: done.
 
-        Never touches a pending job or its deliveries, an undelivered message, a held delivery, an unread one.
+        Never touches a pending job or its deliveries, an undelivered message, an unread delivery, a held one in its
+        time.
         """
         ...
 

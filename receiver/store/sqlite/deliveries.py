@@ -7,6 +7,7 @@ from receiver import clock
 from receiver.records import Delivery, DeliveryId, Headers
 from receiver.states import Verdict
 from receiver.store.sqlite.driver import Connection, Row
+from receiver.store.sqlite.jobs import instant_or_none
 
 COLUMNS = "id, source, received_at, remote, headers, body, body_sha256, verdict, reason, event, event_key, job_id"
 
@@ -50,8 +51,11 @@ def row_of(delivery: Delivery) -> Row:
 
 
 def headers_of(written: str) -> Headers:
-    """Headers as they were kept: pairs in wire order."""
-    return tuple((str(name), str(value)) for name, value in json.loads(written))
+    """Headers as they were kept: pairs in wire order; none when the text was damaged (the body has its digest)."""
+    try:
+        return tuple((str(name), str(value)) for name, value in json.loads(written))
+    except (ValueError, TypeError, RecursionError):
+        return ()
 
 
 def delivery_of(row: Row) -> Delivery:
@@ -59,7 +63,7 @@ def delivery_of(row: Row) -> Delivery:
     return Delivery(
         id=DeliveryId(row[0]),
         source=row[1],
-        received_at=clock.instant(row[2]),
+        received_at=instant_or_none(row[2]) or 0.0,
         remote=row[3],
         headers=headers_of(row[4]),
         body=row[5],

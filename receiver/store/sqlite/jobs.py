@@ -119,7 +119,7 @@ def job_of(row: Row) -> Job:
         refs=refs if isinstance(refs, dict) else None,
         metadata=json_or_none(row[17]),
         poll_url=row[18],
-        evidence=Evidence(row[19]),
+        evidence=Evidence(min(max(row[19], 0), max(Evidence))),
         revision=row[20],
         registered_by=row[21],
         asked_at=instant_or_none(row[22]),

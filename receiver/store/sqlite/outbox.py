@@ -43,7 +43,7 @@ def message_of(row: Row) -> Message:
         job_id=row[2],
         type=row[3],
         payload=row[4],
-        created_at=clock.instant(row[5]),
+        created_at=instant_or_none(row[5]) or 0.0,
         supersedes=row[6],
         state=row[7],
         attempts=row[8],

@@ -6,7 +6,7 @@ from typing import Any
 from receiver import clock
 from receiver.store.base import Retention
 from receiver.store.sqlite.deliveries import RECORDED, SqliteDeliveries
-from receiver.store.sqlite.driver import Connection
+from receiver.store.sqlite.driver import Connection, Row
 from receiver.store.sqlite.jobs import SqliteJobs
 from receiver.store.sqlite.outbox import SqliteOutbox
 from receiver.store.sqlite.salvage import insert
@@ -38,18 +38,20 @@ class SqliteMeta:
         return new
 
     def prune(self, retention: Retention, limit: int) -> dict[str, int]:
+        deliveries, goes_on = self._prune_deliveries(retention, limit)
         gone = {
-            "deliveries": self._prune_deliveries(retention, limit),
+            "deliveries": deliveries,
             "event_keys": self._prune_keys(retention, limit),
             "outbox": self._prune_outbox(retention, limit),
             "jobs": self._prune_jobs(retention, limit),
             "polls": self._prune_polls(retention, limit),
         }
-        return {table: rows for table, rows in gone.items() if rows}
+        return {table: rows for table, rows in gone.items() if rows or (table == "deliveries" and goes_on)}
 
-    def _prune_deliveries(self, retention: Retention, limit: int) -> int:
+    def _prune_deliveries(self, retention: Retention, limit: int) -> tuple[int, bool]:
+        """(rows gone, whether there are more to look at)."""
         if retention.deliveries_before is None:
-            return 0
+            return 0, False
         # Ids are made from the time of arrival and never run behind it, so the id bounds the search; the cursor keeps
         # a step from walking again over rows that must stay (unread, held, of a pending job).
         newest = int(retention.deliveries_before * 1000) << 20
@@ -62,25 +64,28 @@ class SqliteMeta:
         if not rows:
             if start:
                 self.put("prune.deliveries", "0")
-            return 0
+            return 0, False
         before = clock.text(retention.deliveries_before)
-        doomed = [row[0] for row in rows if row[4] < before and not self._protected(row[1], row[2], row[3])]
+        doomed = [row[0] for row in rows if row[4] < before and not self._protected(row, retention)]
         self._c.executemany("DELETE FROM deliveries WHERE id = ?", [(delivery_id,) for delivery_id in doomed])
-        kept = len(rows) - len(doomed)
-        self.put("prune.deliveries", str(rows[-1][0]) if kept and len(rows) == limit else "0")
-        return len(doomed) or (kept if len(rows) == limit else 0)
+        goes_on = len(rows) == limit
+        self.put("prune.deliveries", str(rows[-1][0]) if goes_on else "0")
+        return len(doomed), goes_on
 
-    def _protected(self, verdict: str, source: str, job_id: str | None) -> bool:
-        if verdict in ("new", "held"):
+    def _protected(self, row: Row, retention: Retention) -> bool:
+        _, verdict, source, job_id, received_at = row
+        if verdict == "new":
+            return True
+        if verdict == "held" and received_at >= clock.text(retention.held_before.get(source, clock.LAST_INSTANT)):
             return True
         if job_id is None:
             return False
-        row = self._c.execute(
+        states = self._c.execute(
             "SELECT state FROM jobs WHERE source = ? AND job_id = ? UNION ALL"
             " SELECT state FROM jobs WHERE source = ? AND alias = ?",
             (source, job_id, source, job_id),
-        ).fetchone()
-        return row is not None and row[0] == "pending"
+        )
+        return any(state == "pending" for (state,) in states)
 
     def _prune_keys(self, retention: Retention, limit: int) -> int:
         return sum(
