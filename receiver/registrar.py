@@ -78,7 +78,7 @@ def _fill(tx: Tx, known: Job, told: Registration, now: float, source: SourceSett
     filled: dict[str, Any] = {}
     for field in ("modality", "submitted_at", "poll_url", "alias", "metadata"):
         given, kept = getattr(told, field), getattr(known, field)
-        if given is None or _same(given, kept):
+        if given is None or _same(field, given, kept):
             continue
         if kept is None or not known.vouched:  # what a delivery or a list told gives way to the application's word
             filled[field] = given
@@ -113,8 +113,8 @@ def _fill(tx: Tx, known: Job, told: Registration, now: float, source: SourceSett
     return Registered(200, job, [])
 
 
-def _same(given: Any, kept: Any) -> bool:
-    if isinstance(given, float) and isinstance(kept, float):
+def _same(field: str, given: Any, kept: Any) -> bool:
+    if field == "submitted_at" and kept is not None:
         return clock.text(given) == clock.text(kept)
     return bool(given == kept)
 

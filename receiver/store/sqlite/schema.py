@@ -120,7 +120,7 @@ CREATE INDEX polls_job ON polls (source, job_id, id);
 
 OUTBOX = """
 CREATE TABLE outbox (
-  seq INTEGER PRIMARY KEY,
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
   source TEXT NOT NULL,
   job_id TEXT,

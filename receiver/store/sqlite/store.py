@@ -195,7 +195,7 @@ class SqliteStore:
     async def record(self, delivery: Delivery) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self.submit(delivery, lambda error: loop.call_soon_threadsafe(_resolve, future, None, error))
+        self.submit(delivery, lambda error: _tell(loop, future, None, error))
         await future
 
     def record_sync(self, delivery: Delivery) -> None:
@@ -209,7 +209,7 @@ class SqliteStore:
     async def write(self, work: Callable[[Tx], T]) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put_work(work, lambda value, error: loop.call_soon_threadsafe(_resolve, future, value, error))
+        self._put_work(work, lambda value, error: _tell(loop, future, value, error))
         return await future
 
     def write_sync(self, work: Callable[[Tx], T]) -> T:
@@ -317,6 +317,14 @@ class SqliteStore:
 
     def backup(self, path: str, progress: Callable[[int, int], None] | None = None) -> None:
         copy_to(self._options.path, path, progress)
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]", value: Any, error: BaseException | None
+) -> None:
+    """Hand an outcome to its event loop, if that still runs: the writer must outlive whoever asked."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(_resolve, future, value, error)
 
 
 def _resolve(future: "asyncio.Future[Any]", value: Any, error: BaseException | None) -> None:
