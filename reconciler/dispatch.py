@@ -6,6 +6,7 @@ a short, growing while: its messages would only use up their attempts.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -22,13 +23,20 @@ from receiver.store.base import Store, Tx
 log = structlog.get_logger("holdfast.dispatch")
 
 IN_FLIGHT = 32
-"""Messages on their way to the application at once."""
+"""Messages on their way to one application at once."""
+LEAST_CLAIM = IN_FLIGHT // 4
+"""So many at least are claimed together: a claim is a transaction."""
 FACTOR = 5.0
 """Each wait is so much longer than the one before: 5 s, 25 s, 2 min, 10 min, 52 min, 4 h, then 12 h (by default)."""
 JITTER = 0.25
 DOWN_AFTER = 3
 """So many calls in a row without any answer: the application is down."""
+LOOK_S = 0.2
+"""While pushes are on their way, what has become due meanwhile is looked for this often."""
+FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
+LEASE_SLACK_S = 5.0
+"""A message is leased so much longer than its push may last."""
 
 
 class Push(Protocol):
@@ -39,10 +47,38 @@ class Push(Protocol):
 
 @dataclass(slots=True)
 class _Target:
-    """What is known of one application's health; only in memory."""
+    """One application, by its URL, and what is known of its health; only in memory."""
 
+    app: AppSettings
+    sources: list[str] = field(default_factory=list)
+    flying: int = 0
     silent: int = 0
+    """Calls in a row without any answer."""
+    probes: int = 0
+    """How many probes in a row were not answered, since it is taken for down."""
     paused_until: float = 0.0
+
+    def room(self, now: float) -> int:
+        """How many messages may be sent to it now; one at a time while it is taken for down."""
+        if self.paused_until > now:
+            return 0
+        if self.silent >= DOWN_AFTER:
+            return 0 if self.flying else 1
+        free = IN_FLIGHT - self.flying
+        return free if free >= LEAST_CLAIM else 0
+
+    def answered(self) -> None:
+        """It is there, whatever it said."""
+        self.silent = self.probes = 0
+        self.paused_until = 0.0
+
+    def stayed_silent(self, now: float, share: float, *, probe: bool) -> None:
+        """No answer. `share` (of the pause, for jitter) keeps several senders from knocking together."""
+        self.silent += 1
+        if self.silent == DOWN_AFTER or probe:
+            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(20, self.probes))
+            self.probes += probe
+            self.paused_until = now + pause_s * share
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,77 +118,85 @@ class Dispatch:
         self._clock = clock
         self._chance = chance
         self._targets: dict[str, _Target] = {}
+        for source, app in apps.items():
+            self._targets.setdefault(app.url, _Target(app)).sources.append(source)
         self._flying: set[asyncio.Task[Outcome]] = set()
+        self._turn = asyncio.Lock()
+        self._closing = False
         self.counters = Counters()
 
     async def run_once(self) -> int:
         """Send what is due until nothing is; answers how many pushes ended. Raises StoreUnavailable."""
         ended = 0
-        while True:
-            await self._launch()
-            if not self._flying:
-                return ended
-            done, self._flying = await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
-            outcomes = [task.result() for task in done]
-            await self._store.write(lambda tx, outcomes=outcomes: self._keep(tx, outcomes))  # type: ignore[misc]
-            ended += len(outcomes)
+        async with self._turn:
+            while True:
+                await self._launch()
+                if not self._flying:
+                    return ended
+                ended += await self._land()
 
     async def drain(self, timeout_s: float) -> None:
-        """Stop sending; wait a while for what is on its way and keep its outcome."""
-        if not self._flying:
-            return
-        done, _ = await asyncio.wait(self._flying, timeout=timeout_s)
-        outcomes = [task.result() for task in done]
-        self._flying -= done
-        if outcomes:
-            await self._store.write(lambda tx: self._keep(tx, outcomes))
+        """Send no more; wait a while for what is on its way and keep its outcome. What is cut off is sent again, with
+        its id, when its lease has run out. Raises StoreUnavailable."""
+        self._closing = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), self._turn:
+                while self._flying:
+                    await self._land()
+        for task in self._flying:
+            task.cancel()
+        await asyncio.gather(*self._flying, return_exceptions=True)
 
     async def _launch(self) -> None:
-        room = IN_FLIGHT - len(self._flying)
-        sources = self._reachable()
-        if room < IN_FLIGHT // 2 or not sources:
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        rooms = [(target, room) for target in self._targets.values() if (room := target.room(monotonic))]
+        if not rooms or self._closing:
             return
-        now = self._clock.now()
-        lease_s = max(self._apps[source].timeout_s for source in sources) + 5.0
-        for message in await self._store.write(lambda tx: tx.outbox.claim(now, now + lease_s, room, sources)):
-            self._flying.add(asyncio.create_task(self._send(message)))
 
-    def _reachable(self) -> list[str]:
-        """Sources whose application is not known to be down. One probe at a time goes to one that was."""
-        now = self._clock.monotonic()
-        return [
-            source
-            for source, app in self._apps.items()
-            if (target := self._targets.setdefault(app.url, _Target())).paused_until <= now
-            and (target.silent < DOWN_AFTER or not self._flying)
-        ]
+        def claim(tx: Tx) -> list[tuple[_Target, Message]]:
+            return [
+                (target, message)
+                for target, room in rooms
+                for message in tx.outbox.claim(now, now + target.app.timeout_s + LEASE_SLACK_S, room, target.sources)
+            ]
 
-    async def _send(self, message: Message) -> Outcome:
-        app = self._apps[message.source]
+        for target, message in await self._store.write(claim):
+            target.flying += 1
+            self._flying.add(asyncio.create_task(self._send(target, message)))
+
+    async def _land(self) -> int:
+        """Wait a moment for pushes to end and keep their outcomes; no longer, for others may have become due."""
+        done, self._flying = await asyncio.wait(self._flying, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        outcomes = [task.result() for task in done]
+        if outcomes:
+            await self._store.write(lambda tx: self._keep(tx, outcomes))
+        return len(outcomes)
+
+    async def _send(self, target: _Target, message: Message) -> Outcome:
+        app, probe = self._apps[message.source], target.silent >= DOWN_AFTER
         body = message.payload.encode()
-        now = self._clock.now()
-        headers = {
-            "content-type": "application/json",
-            "webhook-id": message.id,
-            "webhook-timestamp": str(int(now)),
-        }
-        if app.secret is not None:
-            signatures = [sign_standard_webhooks(key, message.id, int(now), body) for key in app.secret.values()]
-            headers["webhook-signature"] = " ".join(signatures)
-        target = self._targets.setdefault(app.url, _Target())
         try:
-            status, answered = await self._push_for(app).post(app.url, body, headers)
-        except OSError as error:
-            target.silent += 1
-            if target.silent >= DOWN_AFTER:
-                pause_s = min(LONGEST_PAUSE_S, 0.25 * 2.0 ** min(20, target.silent - DOWN_AFTER))
-                target.paused_until = self._clock.monotonic() + pause_s * self._chance.uniform(0.5, 1.0)
+            status, answered = await self._push_for(app).post(app.url, body, self._headers(app, message, body))
+        except Exception as error:  # noqa: BLE001 - whatever one message meets, the others go on
+            share = self._chance.uniform(0.5, 1.0)
+            target.stayed_silent(self._clock.monotonic(), share, probe=probe)
             return Outcome(message, None, str(error) or type(error).__name__)
-        target.silent, target.paused_until = 0, 0.0
+        finally:
+            target.flying -= 1
+        target.answered()
         after = answered.get("retry-after")
         wait_s = retry_after_s(after, self._clock.now()) if after is not None else None
         error_text = None if 200 <= status < 300 else f"the application answered {status}"
         return Outcome(message, status, error_text, wait_s)
+
+    def _headers(self, app: AppSettings, message: Message, body: bytes) -> dict[str, str]:
+        """Standard Webhooks: the id is the same on every attempt, the time and so the signature are this one's."""
+        now = int(self._clock.now())
+        headers = {"content-type": "application/json", "webhook-id": message.id, "webhook-timestamp": str(now)}
+        if app.secret is not None:
+            signatures = [sign_standard_webhooks(key, message.id, now, body) for key in app.secret.values()]
+            headers["webhook-signature"] = " ".join(signatures)
+        return headers
 
     def _keep(self, tx: Tx, outcomes: list[Outcome]) -> None:
         now = self._clock.now()

@@ -6,6 +6,7 @@ to time, so a lost wake-up costs a moment, never a fact. Stopping lets what is o
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -67,16 +68,19 @@ class Reconciler:
         self._clock = clock
         chance = chance or Random()  # noqa: S311 - jitter, nothing secret
         rules = {name: source.reconcile(settings.reconcile) for name, source in settings.sources.items()}
+        self._rules = rules
 
         def late_look(job: Job, now: float) -> float | None:
             return timetable.late_look_at(job, rules[job.source], now)
 
         self.ledger = Ledger(lambda source: settings.sources[source].provider, late_look)
         self.outbound = Outbound(clock)
-        self.sweep = Sweep(store, settings.sources, settings.reconcile, self.ledger, self.outbound, clock, chance)
+        self.sweep = Sweep(
+            store, settings.sources, settings.reconcile, self.ledger, outbound=self.outbound, clock=clock, chance=chance
+        )
         self.interpreter = Interpreter(store, settings.sources, self.ledger, clock, self.urge)
         apps = {name: app for name, source in settings.sources.items() if (app := settings.app_for(source))}
-        self._pushers: dict[float, Pusher] = {}
+        self._pushers: dict[tuple[str, float], Pusher] = {}
         self.dispatch = Dispatch(store, apps, self._pusher, clock, chance)
         self.schedule = Schedule(clock, self._clock_stepped)
         self._passes: dict[str, asyncio.Task[PassReport | None]] = {}
@@ -85,7 +89,7 @@ class Reconciler:
         self._duties: dict[str, asyncio.Task[None]] = {}
 
     def _pusher(self, app: AppSettings) -> Push:
-        return self._pushers.setdefault(app.timeout_s, Pusher(app.timeout_s, IN_FLIGHT))
+        return self._pushers.setdefault((app.url, app.timeout_s), Pusher(app.timeout_s, IN_FLIGHT))
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -105,7 +109,9 @@ class Reconciler:
             loop.create_task(self._loop("interpret", interpret, self._interpret_all), name="interpret"),
             loop.create_task(self._loop("dispatch", tell, self._tell_all), name="dispatch"),
         ]
-        self.schedule.every(self._settings.reconcile.tick_s, "sweep", self._tick)
+        self.schedule.every(self._settings.reconcile.tick_s, "tick", self._tick)
+        for name in self._settings.sources:
+            self.schedule.every(self._rules[name].tick_s, f"sweep.{name}", functools.partial(self._sweep_tick, name))
         self.schedule.every(PRUNE_EVERY_S, "prune", self._duty("prune", self._prune))
         alert_s = min(ALERT_EVERY_S, self._settings.alerts.webhook_loss_window_s)
         self.schedule.every(alert_s, "alerts", self._duty("alerts", self._alert))
@@ -131,16 +137,19 @@ class Reconciler:
             await self.dispatch.run_once()
 
     async def _tick(self) -> None:
-        for name in self._settings.sources:
-            self._begin_pass(name)
+        """The heart-beat that `trouble` listens to; the sources tick by themselves."""
+
+    async def _sweep_tick(self, name: str) -> None:
+        self._begin_pass(name)
 
     def _begin_pass(self, name: str) -> None:
         running = self._passes.get(name)
-        if not self._stopping and (running is None or running.done()):
+        wanted = self._loops and not self._stopping and name in self._settings.sources
+        if wanted and (running is None or running.done()):
             self._passes[name] = asyncio.get_running_loop().create_task(pass_safely(self.sweep, name))
 
     def urge(self, source: str, job_id: str) -> None:
-        """Ask about a job at once, between two ticks."""
+        """Ask about a job at once, between two ticks; in the next pass while the loops do not run (`--once`)."""
         self.sweep.urge(source, job_id)
         self._begin_pass(source)
 

@@ -39,6 +39,7 @@ class Scene:
     extra: dict[str, Any] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=ManualClock)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    store: SqliteStore = field(init=False)
 
     def __post_init__(self) -> None:
         self.settings = Settings.model_validate({"sources": {**SOURCES, **self.extra}})
