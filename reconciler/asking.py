@@ -8,6 +8,7 @@ before the next question goes out, so that a kill in the middle loses nothing th
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from random import Random
 
 import structlog
 
@@ -56,6 +57,21 @@ def blocked(state: SourceState, now: float) -> str | None:
     return None
 
 
+Apply = Callable[[Tx, Finding, int | None, float], None]
+"""What is done with a finding instead of the usual, in the transaction of the poll whose id is handed in."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run under way."""
+
+    asking: Asking
+    wanted: frozenset[str]
+    """The jobs it is about."""
+    apply: Apply | None
+    done: Asked = field(default_factory=Asked)
+
+
 @dataclass(frozen=True, slots=True)
 class Asker:
     """Asks one source's provider. `stop` is looked at between questions; `between` runs there too (urgent jobs)."""
@@ -74,18 +90,18 @@ class Asker:
         jobs: Sequence[Job],
         *,
         between: Callable[[], Awaitable[None]] | None = None,
-        apply: Callable[[Tx, Finding, int | None, float], None] | None = None,
+        apply: Apply | None = None,
     ) -> Asked:
         """Ask about these jobs (none: look through the list for jobs nobody registered). Raises StoreUnavailable."""
-        done = Asked()
         until = self.clock.monotonic() + LONGEST_RUN_S
         asking = self.source.facts.ask(jobs, self.source, self.clock.now())
-        wanted = {job.job_id for job in jobs}
+        run = _Run(asking, frozenset(job.job_id for job in jobs), apply)
+        done = run.done
         try:
             item = next(asking, None)
             while item is not None:
                 if isinstance(item, Finding):  # a finding before any question (nothing to ask)
-                    item = await self._keep_all(asking, item, None, done, wanted, apply)
+                    item = await self._keep_all(run, item, None)
                     continue
                 if between is not None:
                     await between()
@@ -101,8 +117,7 @@ class Asker:
                     await self._keep_trouble(item, exchange, trouble)
                     break
                 assert isinstance(exchange.outcome, Reply)
-                following = _send(asking, exchange.outcome)
-                item = await self._keep_all(asking, following, (item, exchange), done, wanted, apply)
+                item = await self._keep_all(run, _send(asking, exchange.outcome), (item, exchange))
         finally:
             asking.close()
         return done
@@ -124,35 +139,24 @@ class Asker:
         return None, *tx.sources.take_tokens(self.source.name, now, self.source.effective_polls_per_min, 1)
 
     async def _keep_all(
-        self,
-        asking: Asking,
-        item: Question | Finding | None,
-        asked: tuple[Question, Exchange] | None,
-        done: Asked,
-        wanted: set[str],
-        apply: Callable[[Tx, Finding, int | None, float], None] | None,
+        self, run: _Run, item: Question | Finding | None, asked: tuple[Question, Exchange] | None
     ) -> Question | Finding | None:
         """Gather the findings up to the next question and commit them with the poll that brought them."""
         findings: list[Finding] = []
         while isinstance(item, Finding):
             findings.append(item)
-            item = _send(asking, None)
+            item = _send(run.asking, None)
         now = self.clock.now()
-        results = await self.store.write(lambda tx: self._commit(tx, findings, asked, wanted, now, apply))
-        done.answered.update(finding.job_id for finding in findings if not finding.unlisted)
-        done.ended += results[0]
-        done.adopted += results[1]
+        ended, adopted = await self.store.write(lambda tx: self._commit(tx, run, findings, asked, now))
+        run.done.answered.update(finding.job_id for finding in findings if not finding.unlisted)
+        run.done.ended += ended
+        run.done.adopted += adopted
         return item
 
     def _commit(
-        self,
-        tx: Tx,
-        findings: list[Finding],
-        asked: tuple[Question, Exchange] | None,
-        wanted: set[str],
-        now: float,
-        apply: Callable[[Tx, Finding, int | None, float], None] | None,
+        self, tx: Tx, run: _Run, findings: list[Finding], asked: tuple[Question, Exchange] | None, now: float
     ) -> tuple[int, int]:
+        """Answers how many jobs ended, and how many were adopted."""
         poll_id = None
         if asked is not None:
             outcome = _outcome(asked[0], findings)
@@ -172,9 +176,9 @@ class Asker:
             )
         ended = adopted = 0
         for finding in findings:
-            if apply is not None:
-                apply(tx, finding, poll_id, now)
-            elif finding.unlisted and finding.job_id not in wanted:
+            if run.apply is not None:
+                run.apply(tx, finding, poll_id, now)
+            elif finding.unlisted and finding.job_id not in run.wanted:
                 adopted += self.adopts and self.judge.adopt(tx, finding, self.adopts_since, now) is not None
             else:
                 job = self.judge.apply(tx, finding, poll_id, now)
@@ -196,7 +200,8 @@ class Asker:
             )
             state = tx.sources.get(self.source.name)
             whose = _spoken_of(question)
-            tx.sources.put(after_trouble(state, trouble, bool(whose), self.rules, self.judge, now))
+            after = after_trouble(state, trouble, now, of_jobs=bool(whose), rules=self.rules, chance=self.judge.chance)
+            tx.sources.put(after)
             for job_id in whose:
                 self.judge.apply(tx, Finding(job_id, problem=f"{trouble.outcome}: {trouble.detail}"), None, now)
 
@@ -204,7 +209,7 @@ class Asker:
 
 
 def after_trouble(
-    state: SourceState, trouble: Trouble, of_jobs: bool, rules: ReconcileSettings, judge: Judge, now: float
+    state: SourceState, trouble: Trouble, now: float, *, of_jobs: bool, rules: ReconcileSettings, chance: Random
 ) -> SourceState:
     """The source's row after trouble: how long to leave it alone. A refused question (400) about certain jobs is their
     trouble alone; everything else is the source's."""
@@ -216,11 +221,11 @@ def after_trouble(
     if wait_s is not None:
         wait_s = min(wait_s, rules.retry_after_max_s)
     if trouble.outcome == "rate_limited":
-        backoff = min(60.0, 2.0**streak) * judge.chance.uniform(0.5, 1.0)
+        backoff = min(60.0, 2.0**streak) * chance.uniform(0.5, 1.0)
         return replace(state, fail_streak=streak, not_before=now + max(wait_s or 0.0, 0.0 if wait_s else backoff))
     if trouble.outcome == "auth_blocked" or streak >= STREAK_OPENS:
         longer = min(LONGEST_OPEN, 2.0 ** max(0, streak - STREAK_OPENS))
-        open_s = max(rules.circuit_open_s * longer * judge.chance.uniform(0.8, 1.0), wait_s or 0.0)
+        open_s = max(rules.circuit_open_s * longer * chance.uniform(0.8, 1.0), wait_s or 0.0)
         return replace(state, fail_streak=streak, open_until=now + open_s, not_before=now + wait_s if wait_s else None)
     return replace(state, fail_streak=streak, not_before=now + wait_s if wait_s else state.not_before)
 

@@ -17,6 +17,15 @@ from receiver.store.base import Tx
 
 
 @dataclass(frozen=True, slots=True)
+class _Answer:
+    """What was found out about a job, by which poll, and when."""
+
+    finding: Finding
+    poll_id: int | None
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class Judge:
     """Applies findings of one source."""
 
@@ -34,15 +43,17 @@ class Judge:
         if finding.problem is not None:
             return self._save(tx, job, self._again(asked.with_(last_error=finding.problem), now, finding))
         asked = asked.with_(asked_at=now)
+        answer = _Answer(finding, poll_id, now)
         if finding.missing:
-            return self._missing(tx, job, asked, poll_id, now, finding)
+            return self._missing(tx, job, asked, answer)
         asked = asked.with_(misses=0, first_miss_at=None, last_error=None)
         if finding.claim is Claim.RUNNING:
-            return self._running(tx, job, asked, poll_id, now, finding)
+            return self._running(tx, job, asked, answer)
         done = self._save(tx, job, asked.with_(next_poll_at=None) if job.state is not JobState.PENDING else asked)
-        return self._observe(tx, done, finding, poll_id, now)
+        return self._observe(tx, done, answer)
 
-    def _observe(self, tx: Tx, job: Job, finding: Finding, poll_id: int | None, now: float) -> Job:
+    def _observe(self, tx: Tx, job: Job, answer: _Answer) -> Job:
+        finding = answer.finding
         seen = Observation(
             source=job.source,
             job_id=job.job_id,
@@ -52,31 +63,28 @@ class Judge:
             reason=finding.reason or (Reason.PROVIDER if finding.claim is Claim.FAILED else None),
             provider_status=finding.status,
             result=finding.result,
-            poll_id=poll_id,
+            poll_id=answer.poll_id,
             note="told from a list row: partial" if finding.partial else None,
         )
-        applied = self.ledger.apply(tx, seen, now)
+        applied = self.ledger.apply(tx, seen, answer.now)
         return applied.job if applied else job
 
-    def _running(self, tx: Tx, job: Job, asked: Job, poll_id: int | None, now: float, finding: Finding) -> Job:
+    def _running(self, tx: Tx, job: Job, asked: Job, answer: _Answer) -> Job:
+        finding, now = answer.finding, answer.now
         asked = asked.with_(provider_status=finding.status or asked.provider_status)
         if job.state is not JobState.PENDING:
             return self._save(tx, job, self._late(asked, now))
         asked = timetable.frozen(asked, now, stands_still=finding.freezes)
         if asked.deadline_at is not None and now >= asked.deadline_at:
             self._save(tx, job, asked)
-            return self._give_up(
-                tx,
-                asked,
-                Reason.STALE,
-                By.DEADLINE,
-                poll_id,
-                now,
-                f"the provider still says {finding.status or 'running'}",
+            note = f"the provider still says {finding.status or 'running'}"
+            return give_up(
+                tx, self.ledger, asked, now, reason=Reason.STALE, by=By.DEADLINE, note=note, poll_id=answer.poll_id
             )
         return self._save(tx, job, self._again(asked, now, finding))
 
-    def _missing(self, tx: Tx, job: Job, asked: Job, poll_id: int | None, now: float, finding: Finding) -> Job:
+    def _missing(self, tx: Tx, job: Job, asked: Job, answer: _Answer) -> Job:
+        finding, now = answer.finding, answer.now
         asked = asked.with_(last_error="the provider does not know the job (404)")
         if job.state is not JobState.PENDING:
             return self._save(tx, job, self._late(asked, now))
@@ -87,11 +95,10 @@ class Judge:
         if asked.misses >= self.rules.not_found_polls and now - first >= self.rules.not_found_after_s:
             self._save(tx, job, asked)
             note = f"{asked.misses} answers over {now - first:.0f} s say the provider does not know the job"
-            return self._give_up(tx, asked, Reason.NOT_FOUND, By.POLL, poll_id, now, note)
+            return give_up(
+                tx, self.ledger, asked, now, reason=Reason.NOT_FOUND, by=By.POLL, note=note, poll_id=answer.poll_id
+            )
         return self._save(tx, job, self._soon(asked, now, finding))
-
-    def _give_up(self, tx: Tx, job: Job, reason: Reason, by: By, poll_id: int | None, now: float, note: str) -> Job:
-        return give_up(tx, self.ledger, job, reason, by, now, note, poll_id)
 
     def _again(self, job: Job, now: float, finding: Finding) -> Job:
         if job.state is not JobState.PENDING:
@@ -161,7 +168,7 @@ def found_job(source: str, finding: Finding, by: str, now: float) -> Job:
 
 
 def give_up(
-    tx: Tx, ledger: Ledger, job: Job, reason: Reason, by: By, now: float, note: str, poll_id: int | None = None
+    tx: Tx, ledger: Ledger, job: Job, now: float, *, reason: Reason, by: By, note: str, poll_id: int | None = None
 ) -> Job:
     """We stop waiting for a job; an answer that comes later still corrects it."""
     seen = Observation(

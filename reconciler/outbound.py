@@ -22,6 +22,8 @@ from receiver.providers.base import Question, Reply, origin, same_origin
 from receiver.settings import ReconcileSettings, SourceSettings
 
 USER_AGENT = f"holdfast/{__version__}"
+DISCARDED_BYTES = 65536
+"""So much of an answer that nobody wants is read to keep its connection; past it a new one is cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,18 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"[:300]
 
 
+async def _discard(answer: httpx.Response) -> None:
+    """Read a short body to its end, so that the connection can be used again; give up on a long one."""
+    passed_bytes = 0
+    try:
+        async for chunk in answer.aiter_raw():
+            passed_bytes += len(chunk)
+            if passed_bytes > DISCARDED_BYTES:
+                break
+    finally:
+        await answer.aclose()
+
+
 class Pusher:
     """A kept-alive client for pushing to the application; thrown away and made anew after a call that hung."""
 
@@ -216,14 +230,7 @@ class Pusher:
             async with asyncio.timeout(self._timeout_s):
                 asked = client.build_request("POST", url, content=body, headers=headers | {"User-Agent": USER_AGENT})
                 answer = await client.send(asked, stream=True)
-                try:
-                    kept = 0
-                    async for chunk in answer.aiter_raw():
-                        kept += len(chunk)
-                        if kept > 65536:
-                            break
-                finally:
-                    await answer.aclose()
+                await _discard(answer)
         except TimeoutError:
             await self._renew(client)
             raise TimeoutError(f"no answer within {self._timeout_s:g} s") from None

@@ -68,6 +68,7 @@ class Sweep:
         sources: Mapping[str, SourceSettings],
         rules: ReconcileSettings,
         ledger: Ledger,
+        *,
         outbound: Outbound,
         clock: Clock,
         chance: Random,
@@ -239,7 +240,8 @@ class Sweep:
                 if job.state is not JobState.PENDING:
                     tx.jobs.change(job, job.with_(next_poll_at=None))
                 elif job.deadline_at is not None and now >= job.deadline_at:
-                    give_up(tx, self._ledger, job, Reason.STALE, By.DEADLINE, now, f"cannot be asked about: {obstacle}")
+                    note = f"cannot be asked about: {obstacle}"
+                    give_up(tx, self._ledger, job, now, reason=Reason.STALE, by=By.DEADLINE, note=note)
                 else:
                     waiting = timetable.scheduled(job, source, now, askable=False)
                     tx.jobs.change(job, waiting.with_(last_error=f"cannot be asked about: {obstacle}"))
@@ -256,10 +258,8 @@ class Sweep:
                 limit = max(job.deadline_at or now, timetable.started(job) + source.give_up_after_s)
                 answered = job.asked_at is not None and job.deadline_at is not None and job.asked_at >= job.deadline_at
                 if now >= limit and not (answered and now < limit + source.give_up_after_s):
-                    give_up(
-                        tx, self._ledger, job, Reason.UNREACHABLE, By.DEADLINE, now,
-                        f"the provider could not be asked: {job.last_error or 'no answer'}",
-                    )  # fmt: skip
+                    note = f"the provider could not be asked: {job.last_error or 'no answer'}"
+                    give_up(tx, self._ledger, job, now, reason=Reason.UNREACHABLE, by=By.DEADLINE, note=note)
 
         await self._store.write(end)
 

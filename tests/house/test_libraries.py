@@ -23,7 +23,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "httptools": ("receiver/guard.py",),
     "httpx": (
         "reconciler/outbound.py",
-        "reconciler/passing.py",
+        "reconciler/passing.py",  # carries the application's own requests: bytes through, nothing asked or judged
         "holdfast/client.py",
         "holdfast/tracking.py",  # the client's transport that records jobs as they are submitted
         "holdfast/cli/",
