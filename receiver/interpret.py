@@ -137,7 +137,8 @@ class Interpreter:
         if reading.passes_on:
             provider = self._sources[delivery.source].provider
             identity = key if reading.key_window_s is None else f"{key}:{delivery.id}"
-            tx.outbox.add(event_message(told, reading.event or "unknown", each.document, provider, identity, now))
+            event = reading.event or "unknown"
+            tx.outbox.add(event_message(told, event, each.document, now, provider=provider, key=identity))
         self._close(tx, told, Verdict.ACCEPTED, None)
         return None
 

@@ -144,7 +144,7 @@ def outcome_message(job: Job, provider: str, now: float, *, supersedes: str | No
 
 
 def event_message(
-    delivery: Delivery, event: str, document: dict[str, Any], provider: str, key: str, now: float
+    delivery: Delivery, event: str, document: dict[str, Any], now: float, *, provider: str, key: str
 ) -> Message:
     """What the application is told of an event that belongs to no job: the event as it is."""
     data = {
@@ -165,8 +165,8 @@ def event_message(
     return _message(message_id("event", delivery.source, key), f"event.{event}", data, now, source=delivery.source)
 
 
-def alert_message(source: str, provider: str, name: str, facts: dict[str, Any], key: str, now: float) -> Message:
-    """What the application is told about a source itself (`alert.webhook_loss`)."""
+def alert_message(source: str, name: str, facts: dict[str, Any], now: float, *, provider: str, key: str) -> Message:
+    """What the application is told about a source itself (`alert.webhook_loss`), once for each `key`."""
     data = {"source": source, "provider": provider, **facts}
     return _message(message_id("alert", source, name, key), f"alert.{name}", data, now, source=source)
 

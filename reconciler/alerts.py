@@ -28,7 +28,8 @@ async def watch_webhook_loss(
         if jobs < settings.webhook_loss_min_jobs or lost / jobs <= settings.webhook_loss_share:
             continue
         facts = {"share": round(lost / jobs, 4), "jobs": jobs, "window_s": window_s}
-        message = alert_message(name, sources[name].provider, "webhook_loss", facts, str(window), now)
+        provider = sources[name].provider
+        message = alert_message(name, "webhook_loss", facts, now, provider=provider, key=str(window))
 
         def stage(tx: Tx, message=message, name=name) -> bool:  # type: ignore[no-untyped-def]
             last = tx.meta.get(f"alert.webhook_loss.{name}")

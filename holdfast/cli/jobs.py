@@ -50,37 +50,40 @@ def add(ctx: click.Context, /, source: str, job_id: str, as_json: bool, **facts:
     body = {name: value for name, value in facts.items() if value is not None}
     job = through_api(settings, "PUT", job_path(source, job_id), body)
     if job is None:
-        job = to_file(settings, lambda tx, now: _register(tx, settings, source, job_id, body, now))
+        checked = _checked(settings, source, body)
+        to_file(settings, lambda tx, now: _register(tx, settings, Registration(source, job_id, **checked), now))
+        job = find(settings, source, job_id)
     if as_json:
         print_json(job)
     else:
         click.echo(f"{source} {job['job_id']}: {job['state']}, deadline {job['deadline_at']}")
 
 
-def _register(
-    tx: Any, settings: Settings, source: str, job_id: str, body: dict[str, Any], now: float
-) -> dict[str, Any]:
+def _checked(settings: Settings, source: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a registration, as the API would take them. Raises UsageError."""
     from receiver import clock
     from receiver.providers.base import same_origin
-    from receiver.store.sqlite.jobs import FIELDS, values_of
 
-    mine = settings.source(source)
+    mine, facts = settings.source(source), dict(body)
     if "refs" in body and not isinstance(body["refs"], dict):
         raise UsageError("registering a job: --refs is not a JSON object")
     if "poll_url" in body and not same_origin(body["poll_url"], mine.effective_base_url or ""):
         raise UsageError("registering a job: --poll-url does not lie on the source's configured origin (base_url)")
     if "submitted_at" in body:
         try:
-            body["submitted_at"] = clock.instant(body["submitted_at"])
+            facts["submitted_at"] = clock.instant(body["submitted_at"])
         except ValueError:
             raise UsageError("registering a job: --submitted-at is not a time like 2026-04-13T14:30:00Z") from None
-    done = registrar.register(tx, Registration(source, job_id, **body), now, mine)
+    return facts
+
+
+def _register(tx: Any, settings: Settings, told: Registration, now: float) -> None:
+    done = registrar.register(tx, told, now, settings.source(told.source))
     if done.status == 409:
         raise HoldfastError(
-            f"registering {source} {job_id}: already on record with another {', '.join(done.conflicts)}; "
+            f"registering {told.source} {told.job_id}: already on record with another {', '.join(done.conflicts)}; "
             "see `holdfast jobs show`"
         )
-    return dict(zip(FIELDS, values_of(done.job), strict=True))
 
 
 @jobs.command(name="list")

@@ -182,9 +182,8 @@ def _rows(reply: Reply, names: Sequence[str]) -> tuple[list[Any], bool] | None:
     if not arrays:
         return None
     total = listed.get("total")
-    more = any(listed.get(name) for name in _MORE)
     short = isinstance(total, int) and total > len(arrays[0])
-    return arrays[0], not (more or short)
+    return arrays[0], not (short or any(listed.get(name) for name in _MORE))
 
 
 class _Listing:

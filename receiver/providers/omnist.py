@@ -175,7 +175,7 @@ def _next_offset(answer: Any, offset: int, count: int) -> int | None:
 
 
 def _finding(
-    job: Job, row: Any, status: str, modality: str, extras: Extras, retry_after_s: float | None = None
+    job: Job, row: Any, status: str, modality: str, extras: Extras, *, retry_after_s: float | None = None
 ) -> Finding:
     claim, reason = claim_of(status, extras)
     after = retry_after_s if claim is Claim.RUNNING else None
@@ -292,7 +292,7 @@ class Omnist(Webhooks):
             return Finding(job.job_id, problem="the answer about the backfill has no status")
         wait = reply.headers.get("retry-after")
         after = clock.retry_after_s(wait, now) if wait is not None else None
-        return _finding(job, *found, BACKFILL, extras, after)
+        return _finding(job, *found, BACKFILL, extras, retry_after_s=after)
 
     def _ask_runs(self, monitor: str, jobs: Sequence[Job], extras: Extras) -> Asking:
         """Pages of runs until every job is found or the list ends; only a list read to its end says `missing`."""
