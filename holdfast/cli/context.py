@@ -30,9 +30,12 @@ def state_of(ctx: click.Context) -> State:
 
 
 def load_settings(ctx: click.Context, need: Need = "all") -> "Settings":
-    """The configuration this command was pointed at. Raises ConfigError."""
+    """The configuration this command was pointed at; from here on the log goes to stderr, so that stdout is the
+    command's answer alone. Raises ConfigError."""
     from receiver.config import load
+    from receiver.logs import set_up
 
+    set_up(debug=state_of(ctx).debug, quiet=True)
     return load(state_of(ctx).config, need=need)
 
 

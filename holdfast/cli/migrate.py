@@ -10,10 +10,8 @@ from holdfast.cli.context import load_settings
 def migrate(ctx: click.Context) -> None:
     """Bring the schema up. `run` and `receive` do it by themselves; this is for doing it beforehand."""
     from receiver.clock import SystemClock
-    from receiver.logs import set_up
     from receiver.store import open_store
 
-    set_up()
     settings = load_settings(ctx, need="none")
     open_store(settings, SystemClock(), keeper=False).close()
     click.echo(f"{settings.store.path}: the schema is up to date")
