@@ -37,7 +37,7 @@ def _in(path: str, table: BaseModel | None) -> Iterator[tuple[str, Secret]]:
 def warnings(settings: Settings) -> list[str]:
     """One sentence each, in the order of the file; empty when there is nothing to say."""
     found = [
-        f"{path}: the secret stands in the file itself; move it to env:, file: or credential:"
+        f"{path}: a literal secret stands in the file itself; move it to env:, file: or credential:"
         for path, secret in secrets_of(settings)
         if secret.is_literal
     ]

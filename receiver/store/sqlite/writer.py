@@ -79,6 +79,8 @@ class Writer:
         self._connection: Connection | None = None
         self._tx: SqliteTx | None = None
         self._closing = False
+        self._wrote = False
+        """Whether the last transaction changed a row."""
         self.failing: str | None = None
         """Why the last commit did not work; None while commits work. Read by the spill thread and by /readyz."""
         self.failing_since: float | None = None
@@ -169,6 +171,7 @@ class Writer:
     def transact(self, work: Callable[[Tx], Any]) -> Any:
         """Run `work` in one transaction. Only on the writer's thread; raises what SQLite raises, rolled back."""
         connection, tx = self._open()
+        changes = connection.total_changes
         try:
             connection.execute("BEGIN IMMEDIATE")
             value = work(tx)
@@ -179,6 +182,7 @@ class Writer:
         if self.failing is not None:
             log.info("store.recovered", after_s=round(self._clock.monotonic() - (self.failing_since or 0.0), 3))
             self.failing, self.failing_since = None, None
+        self._wrote = connection.total_changes != changes
         return value
 
     def _open(self) -> tuple[Connection, SqliteTx]:
@@ -231,7 +235,8 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - handed to whoever asked
             work.done(None, error)
             return
-        self._on_commit([], 0)
+        if self._wrote:  # a look that found nothing to do wakes nobody, least of all whoever looked
+            self._on_commit([], 0)
         work.done(value, None)
 
 
