@@ -60,4 +60,11 @@ def short(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
+def moment(value: Any) -> str:
+    """An instant to the second, without its year: `04-13 14:30:00`, in UTC as everywhere; a dash for none."""
+    text = "" if value is None else str(value)
+    return text[5:19].replace("T", " ") or "–"  # noqa: RUF001 - a dash is meant
+
+
 _pages.filters["short"] = short
+_pages.filters["moment"] = moment
