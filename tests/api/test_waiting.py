@@ -96,9 +96,9 @@ async def test_a_job_that_is_forgotten_meanwhile_is_404(office: Office, client: 
 
 
 async def test_thousands_wait_on_a_few_queries(open_office: Open) -> None:
-    """5,000 waiters for 500 jobs: one query looks for all; whoever's job ends is answered, the others wait on."""
+    """2,000 waiters for 200 jobs: one query looks for all; whoever's job ends is answered, the others wait on."""
     office = open_office(limits=Limits(tick_s=60.0))
-    jobs, waiters = 500, 5000
+    jobs, waiters = 200, 2000
     for n in range(jobs):
         await office.register(f"j{n}")
     waiting = office.app.parts.waiting
