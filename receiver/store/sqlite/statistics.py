@@ -23,12 +23,18 @@ LATENCY = (
 )
 
 
+def first_id(start: float) -> int:
+    """No delivery received at `start` or later has a lesser id. An id is cut to the millisecond and a time is rounded
+    to it, hence a second of slack."""
+    return int(max(0.0, start - 1.0) * 1000) << 20
+
+
 def _values(bucket_s: int, start: float, end: float, source: str | None) -> dict[str, Any]:
     return {
         "bucket": bucket_s,
         "start": clock.text(start),
         "end": clock.text(end),
-        "from_id": int(max(0.0, start) * 1000) << 20,
+        "from_id": first_id(start),
         "to_id": min((1 << 63) - 1, int((max(0.0, end) + _DAY_S) * 1000) << 20),
         "source": source,
     }
