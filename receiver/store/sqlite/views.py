@@ -8,7 +8,8 @@ from receiver.records import Delivery, DeliveryId
 from receiver.store.sqlite import deliveries, jobs, outbox
 from receiver.store.sqlite.driver import Connection
 from receiver.store.sqlite.jobs import instant_or_none, json_or_none
-from receiver.store.sqlite.statistics import ack_latency_rows, stats_rows
+from receiver.store.sqlite.pages import newest_jobs
+from receiver.store.sqlite.statistics import ack_latency_rows, first_id, stats_rows
 
 Row = dict[str, Any]
 
@@ -34,7 +35,6 @@ _DELIVERIES_BY = {
     "quarantined": DELIVERIES.replace("(:verdict IS NULL OR verdict = :verdict)", "verdict = 'quarantined'"),
     "new": DELIVERIES.replace("(:verdict IS NULL OR verdict = :verdict)", "verdict = 'new'"),
 }
-JOBS = f"SELECT rowid, {jobs.COLUMNS} FROM jobs WHERE rowid < :before"
 MESSAGES = f"SELECT {_MESSAGE} FROM outbox WHERE seq < :before"
 
 
@@ -84,18 +84,8 @@ class SqliteView:
         before: int | None = None,
         limit: int = 50,
     ) -> tuple[list[Row], int | None]:
-        statement, values = JOBS, {"before": before if before is not None else 1 << 62, "limit": limit + 1}
-        given: dict[str, Any] = {"source": source, "state": state, "reason": reason}
-        if overdue_at is not None:
-            given["state"] = "pending"
-            statement += " AND deadline_at < :overdue_at"
-        for name, value in given.items():
-            if value is not None:
-                statement += f" AND {name} = :{name}"
-        rows = self._c.execute(
-            statement + " ORDER BY rowid DESC LIMIT :limit",
-            values | given | {"overdue_at": clock.text(overdue_at or 0.0)},
-        ).fetchall()
+        filters = {"source": source, "state": state, "reason": reason}
+        rows = newest_jobs(self._c, filters, overdue_at, before if before is not None else 1 << 62, limit + 1)
         page = rows[:limit]
         return [job_row(row[1:]) for row in page], page[-1][0] if len(rows) > limit else None
 
@@ -163,7 +153,7 @@ class SqliteView:
             _DELIVERIES_BY.get(verdict or "", DELIVERIES),
             {
                 "before": before if before is not None else (1 << 63) - 1,
-                "from_id": int((start or 0.0) * 1000) << 20,
+                "from_id": first_id(start or 0.0),
                 "to_id": (1 << 63) - 1 if end is None else min((1 << 63) - 1, int((end + _DAY_S) * 1000) << 20),
                 "start": clock.text(start or 0.0),
                 "end": clock.text(last if end is None else end),
@@ -304,8 +294,10 @@ class SqliteView:
 
     def settled_since(self, source: str, since: float) -> dict[str, int]:
         rows = self._c.execute(
-            "SELECT decided_by, count(*) FROM jobs INDEXED BY jobs_settled WHERE settled_at >= ? AND source = ?"
-            " GROUP BY decided_by",
+            "SELECT CASE WHEN decided_by = 'poll' AND EXISTS (SELECT 1 FROM deliveries AS heard"
+            " WHERE heard.source = jobs.source AND heard.job_id IN (jobs.job_id, jobs.alias)"
+            " AND heard.verdict = 'accepted' AND heard.received_at <= jobs.settled_at) THEN 'webhook' ELSE decided_by"
+            " END, count(*) FROM jobs INDEXED BY jobs_settled WHERE settled_at >= ? AND source = ? GROUP BY 1",
             (clock.text(since), source),
         )
         return dict(rows.fetchall())
