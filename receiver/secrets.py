@@ -19,8 +19,8 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 from receiver.errors import SecretNotHeld, sentence
 
-Need = Literal["all", "intake", "none"]
-"""Which secrets a process holds: every one, those the public door compares with, or none."""
+Need = Literal["all", "intake", "api", "none"]
+"""Which secrets a process holds: every one, those the public door compares with, the API's token alone, or none."""
 
 Shape = Literal["text", "header", "segment"]
 """What a value must be fit for: anything printable, an HTTP header, or one segment of a URL."""
@@ -169,7 +169,8 @@ class Secret:
 class Held:
     """Marks a settings field as a secret: `Annotated[Secret, Held(by="intake", many=True)]`.
 
-    `by`: "intake" when the public door compares with it, else "all". `many`: a list is allowed (rotation).
+    `by`: "intake" when the public door compares with it, "api" when clients of the API need it, else "all". `many`: a
+    list is allowed (rotation).
     """
 
     by: Need = "all"
@@ -221,7 +222,7 @@ class Held:
         shown = "literal" if literal else value
         path = _path(kind, name, place) if not literal and kind != "env" else None
         paths = (path,) if kind == "file" and path is not None else ()
-        if place.need == "none" or (place.need == "intake" and self.by != "intake"):
+        if place.need not in ("all", self.by):
             return Secret(None, (shown,), paths)
         values = (value,) if literal else _read(kind, name, path, place)
         pattern, complaint = _SHAPES[self.shape]

@@ -129,5 +129,5 @@ DoorSecret = Annotated[Secret, Held("intake", many=True)]
 PathToken = Annotated[Secret, Held("intake", shape="segment", many=True)]
 KeySecret = Annotated[Secret, Held("all", shape="header")]
 """Sent to a provider; never in the process that listens publicly."""
-TokenSecret = Annotated[Secret, Held("all", shape="header", many=True)]
+TokenSecret = Annotated[Secret, Held("api", shape="header", many=True)]
 SigningSecret = Annotated[Secret, Held("all", many=True)]

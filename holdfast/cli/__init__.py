@@ -102,8 +102,13 @@ def main(args: list[str] | None = None) -> None:
         code: Any = cli.main(args=args, prog_name="holdfast", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "holdfast"
+        met = " ".join(error.format_message().split()).rstrip(".")
+        click.echo(f"{where}: {met}; `{where} --help` tells what it takes", err=True)
         sys.exit(error.exit_code)
     except HoldfastError as error:
         if debug:

@@ -13,7 +13,7 @@ from receiver.errors import HoldfastError
 if TYPE_CHECKING:
     from receiver.settings import Settings
 
-Need = Literal["all", "intake", "none"]
+Need = Literal["all", "intake", "api", "none"]
 
 
 class State:

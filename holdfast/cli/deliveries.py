@@ -35,7 +35,7 @@ def _instant(written: str | None, name: str) -> float | None:
 @click.option("--verdict", type=click.Choice(["new", "accepted", "duplicate", "held", "quarantined"]))
 @click.option("--start", help="Received at or after (ISO 8601).")
 @click.option("--end", help="Received before (ISO 8601).")
-@click.option("--limit", default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
 @AS_JSON
 @click.pass_context
 def list_(
@@ -76,7 +76,9 @@ def show(ctx: click.Context, delivery_id: str, as_json: bool) -> None:
         raise HoldfastError(f"looking for the delivery {delivery_id}: it is not on record")
     body = row["body"]
     if as_json:
-        row["body"] = _text(body)
+        del row["body"]
+        if (text := _text(body)) is not None:
+            row["body"] = text
         row["body_base64"] = None if body is None else base64.b64encode(body).decode()
         print_json(row)
         return
@@ -129,7 +131,7 @@ def release(ctx: click.Context, delivery_id: str, as_json: bool) -> None:
 
 
 def _again(ctx: click.Context, delivery_id: str, what: str, as_json: bool) -> None:
-    settings, wanted = load_settings(ctx), _id(delivery_id)
+    settings, wanted = load_settings(ctx, need="api"), _id(delivery_id)
     answer = through_api(settings, "POST", f"/v1/deliveries/{wanted}/{what}")
     if answer is None:
         done = to_file(settings, lambda tx, now: _mark(tx, wanted, what, now))

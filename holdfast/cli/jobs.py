@@ -45,7 +45,7 @@ def _json_option(_ctx: click.Context, param: click.Parameter, value: str | None)
 @click.pass_context
 def add(ctx: click.Context, /, source: str, job_id: str, as_json: bool, **facts: Any) -> None:
     """Register a job. Saying the same again does no harm."""
-    settings = load_settings(ctx)
+    settings = load_settings(ctx, need="api")
     settings.source(source)
     body = {name: value for name, value in facts.items() if value is not None}
     job = through_api(settings, "PUT", job_path(source, job_id), body)
@@ -91,7 +91,7 @@ def _register(tx: Any, settings: Settings, told: Registration, now: float) -> No
 @click.option("--state", type=click.Choice(["pending", "completed", "failed"]))
 @click.option("--reason")
 @click.option("--overdue", is_flag=True, help="Only pending jobs past their deadline.")
-@click.option("--limit", default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
 @AS_JSON
 @click.pass_context
 def list_(ctx: click.Context, /, as_json: bool, overdue: bool, limit: int, **filters: Any) -> None:
@@ -154,12 +154,12 @@ def find(settings: Settings, source: str, job_id: str) -> dict[str, Any]:
 @jobs.command()
 @click.argument("source")
 @click.argument("job_id", metavar="JOB")
-@click.option("--timeout-s", default=300.0, show_default=True)
+@click.option("--timeout-s", type=click.FloatRange(0), default=300.0, show_default=True)
 @AS_JSON
 @click.pass_context
 def wait(ctx: click.Context, source: str, job_id: str, timeout_s: float, as_json: bool) -> None:
     """Wait until a job has ended. Exit code 0: it has; 1: the time is up."""
-    settings = load_settings(ctx)
+    settings = load_settings(ctx, need="api")
     clock, tick = SystemClock(), threading.Event()
     end = clock.monotonic() + timeout_s
     job = find(settings, source, job_id)
@@ -168,7 +168,7 @@ def wait(ctx: click.Context, source: str, job_id: str, timeout_s: float, as_json
         answer = Api(settings, left + 15.0).call(
             "GET", job_path(source, job_id, f"/wait?timeout_s={min(left, 30.0):.3f}")
         )
-        if answer is None:
+        if answer is None or answer[0] not in (200, 202):  # no sidecar runs, or it will not wait with us
             tick.wait(min(left, 0.5))
         job = find(settings, source, job_id)
     ended = job["state"] != "pending"
@@ -186,7 +186,7 @@ def wait(ctx: click.Context, source: str, job_id: str, timeout_s: float, as_json
 @click.pass_context
 def poll(ctx: click.Context, source: str, job_id: str, as_json: bool) -> None:
     """Have a job asked about now, ended or not; budget and Retry-After still rule."""
-    settings = load_settings(ctx)
+    settings = load_settings(ctx, need="api")
     find(settings, source, job_id)
     answer = through_api(settings, "POST", job_path(source, job_id, "/poll"))
     if answer is None:

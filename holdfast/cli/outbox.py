@@ -16,7 +16,7 @@ def outbox() -> None:
 @outbox.command(name="list")
 @click.option("--state", type=click.Choice(["pending", "delivered", "dead"]))
 @click.option("--source")
-@click.option("--limit", default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
 @AS_JSON
 @click.pass_context
 def list_(ctx: click.Context, state: str | None, source: str | None, limit: int, as_json: bool) -> None:
@@ -58,7 +58,7 @@ def show(ctx: click.Context, message_id: str, as_json: bool) -> None:
 @click.pass_context
 def redeliver(ctx: click.Context, message_id: str, as_json: bool) -> None:
     """Hand a message over again, with the same id."""
-    settings = load_settings(ctx)
+    settings = load_settings(ctx, need="api")
     answer = through_api(settings, "POST", f"/v1/messages/{message_id}/redeliver")
     if answer is None:
         message = to_file(settings, lambda tx, now: tx.outbox.revive(message_id, now))

@@ -4,10 +4,10 @@ Lists are newest first and page by a cursor that is the last row's own position,
 rows arrive. Rows are plain JSON-ready dictionaries with the columns of CONTRACT 9; JSON columns are parsed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
-from receiver.records import Delivery, DeliveryId
+from receiver.records import Delivery, DeliveryId, DeliveryRecord
 
 Row = dict[str, Any]
 
@@ -140,8 +140,28 @@ class View(Protocol):
         """The kept state of each source."""
         ...
 
+    def missed(self) -> dict[str, int]:
+        """source -> deliveries its provider tells of that never arrived."""
+        ...
+
+    def open_gaps(self, source: str, limit: int) -> list[tuple[DeliveryRecord, float]]:
+        """Those deliveries of one source with when each was found missing, oldest first."""
+        ...
+
+    def claimed(self, source: str, keys: Collection[str]) -> set[str]:
+        """Which of these event keys some delivery has claimed."""
+        ...
+
+    def arrivals(
+        self, source: str, start: float, end: float, *, after: DeliveryId | None, limit: int
+    ) -> list[Delivery]:
+        """Deliveries that arrived in a window, in id order, from behind `after` on; with its body only where one has
+        no event key, and a short one."""
+        ...
+
     def settled_since(self, source: str, since: float) -> dict[str, int]:
-        """Jobs settled since an instant, by `webhook|poll|deadline` (webhook loss)."""
+        """Jobs settled since an instant, by `webhook|poll|deadline` (webhook loss); one whose webhook came and was
+        verified by asking counts for `webhook`."""
         ...
 
     def meta(self, key: str) -> str | None:

@@ -15,7 +15,7 @@ from receiver.providers.base import Finding
 from receiver.records import Delivery, Job, Registration
 from receiver.registrar import Registered, register
 from receiver.settings import Settings
-from receiver.states import Claim
+from receiver.states import Claim, Verdict
 from receiver.store.base import Tx
 from receiver.store.sqlite.store import SqliteOptions, SqliteStore
 from reconciler.findings import Judge
@@ -75,6 +75,12 @@ class Scene:
         delivery = Delivery(self.store.next_id(), source, self.clock.now(), "192.0.2.1", (), body, digest)
         await self.store.record(delivery)
         return delivery
+
+    async def quarantine(self, body: bytes, reason: str, source: str = "known") -> None:
+        """A delivery that intake kept and set aside."""
+        digest = hashlib.sha256(body).hexdigest()
+        came = (self.store.next_id(), source, self.clock.now(), "192.0.2.1", (), body, digest)
+        await self.store.record(Delivery(*came, verdict=Verdict.QUARANTINED, reason=reason))
 
     async def register_all(self, job_ids: list[str], source: str = "known", **facts: Any) -> None:
         """The application registers many jobs in one transaction."""

@@ -143,7 +143,7 @@ def test_a_providers_own_keys_are_read_as_strictly() -> None:
         (MODERATION, "sources.moderation.path_token: missing, and nothing else proves the sender"),
         (MODERATION, 'sources.moderation.trust: "verify" by default and without an api_key'),
         (MODERATION, "sources.moderation.api_key: missing"),
-        (MODERATION + 'path_token = "literal-but-long-enough"', "path_token: the secret stands in the file"),
+        (MODERATION + 'path_token = "literal-but-long-enough"', "path_token: a literal secret stands in the file"),
         (MODERATION + 'path_token = "short"', "path_token: shorter than 16"),
         (MODERATION + 'trust = "payload"', "whatever is posted here is believed"),
         (MODERATION + 'base_url = "http://api.example.com"', "base_url: plain http"),

@@ -8,10 +8,10 @@ from sqlite_utils import Database, Migrations
 
 from receiver.errors import StoreUnavailable
 from receiver.store.sqlite.driver import Connection, sqlite3
+from receiver.store.sqlite.gaps import GAPS
+from receiver.store.sqlite.schema_views import NOW, PLAINER_VIEWS, VIEWS
 
 migrations = Migrations("holdfast")
-
-_NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
 DELIVERIES = """
 CREATE TABLE deliveries (
@@ -55,7 +55,7 @@ CREATE TABLE jobs (
   decided_by TEXT CHECK (decided_by IN ('webhook', 'poll', 'deadline')),
   provider_status TEXT,
   submitted_at TEXT,
-  registered_at TEXT NOT NULL DEFAULT ({_NOW}),
+  registered_at TEXT NOT NULL DEFAULT ({NOW}),
   next_poll_at TEXT,
   deadline_at TEXT,
   settled_at TEXT,
@@ -236,42 +236,6 @@ CREATE TRIGGER polls_tally_insert AFTER INSERT ON polls BEGIN
 END;
 """
 
-VIEWS = f"""
-CREATE VIEW overdue_jobs AS
-  SELECT source, job_id, modality, deadline_at, submitted_at, registered_at, polls, last_error, provider_status
-  FROM jobs WHERE state = 'pending' AND deadline_at < {_NOW};
-CREATE VIEW rescued_jobs AS
-  SELECT source, job_id, modality, state, reason, settled_at, polls, submitted_at, registered_at
-  FROM jobs WHERE decided_by = 'poll' AND (reason IS NULL OR reason IN ('provider', 'cancelled'));
-CREATE VIEW held_deliveries AS
-  SELECT id, source, received_at, job_id, event, CAST(body AS TEXT) AS body_text FROM deliveries WHERE verdict = 'held';
-CREATE VIEW quarantined_deliveries AS
-  SELECT id, source, received_at, reason, job_id, event, CAST(body AS TEXT) AS body_text
-  FROM deliveries WHERE verdict = 'quarantined';
-CREATE VIEW dead_messages AS
-  SELECT id, source, job_id, type, created_at, attempts, last_error, payload FROM outbox WHERE state = 'dead';
-CREATE VIEW hourly_stats AS
-  SELECT substr(received_at, 1, 13) || ':00:00.000Z' AS bucket_start, source, verdict, count(*) AS count
-  FROM deliveries GROUP BY 1, 2, 3
-  UNION ALL SELECT substr(bucket_start, 1, 13) || ':00:00.000Z', source, 'refused', sum(n) FROM refusals GROUP BY 1, 2;
-CREATE VIEW source_health AS
-  SELECT names.source,
-    (SELECT n FROM tallies WHERE kind = 'jobs' AND tallies.source = names.source AND state = 'pending') AS pending,
-    (SELECT min(registered_at) FROM jobs WHERE jobs.source = names.source AND state = 'pending') AS oldest_pending_at,
-    (SELECT n FROM tallies WHERE kind = 'settled' AND tallies.source = names.source AND state = 'webhook')
-      AS settled_by_webhook,
-    (SELECT n FROM tallies WHERE kind = 'settled' AND tallies.source = names.source AND state = 'poll')
-      AS settled_by_poll,
-    (SELECT n FROM tallies WHERE kind = 'settled' AND tallies.source = names.source AND state = 'deadline')
-      AS settled_by_deadline,
-    (SELECT count(*) FROM deliveries WHERE deliveries.source = names.source AND verdict = 'held') AS held,
-    state.paused, state.fail_streak, state.open_until, state.not_before, state.asked_at, state.answered_at,
-    state.last_outcome, state.last_error
-  FROM (SELECT DISTINCT source FROM tallies WHERE kind IN ('jobs', 'deliveries')
-        UNION SELECT name FROM source_state) AS names
-  LEFT JOIN source_state AS state ON state.name = names.source;
-"""
-
 
 @migrations()
 def m0001_the_record(db: Database) -> None:
@@ -279,6 +243,20 @@ def m0001_the_record(db: Database) -> None:
     for script in (DELIVERIES, JOBS, OUTBOX, TALLIES, VIEWS):
         for statement in statements(script):
             db.conn.execute(statement)
+
+
+@migrations()
+def m0002_plainer_views(db: Database) -> None:
+    """Every row of every view can be read by everybody; rescued means that no webhook came."""
+    for statement in statements(PLAINER_VIEWS):
+        db.conn.execute(statement)
+
+
+@migrations()
+def m0003_missed_deliveries(db: Database) -> None:
+    """What a provider's own log tells of and what never arrived."""
+    for statement in statements(GAPS):
+        db.conn.execute(statement)
 
 
 def statements(script: str) -> list[str]:
