@@ -28,6 +28,7 @@ CLAIM_PULL = (
     f"SELECT {COLUMNS}, leased_until FROM outbox INDEXED BY outbox_due WHERE state = 'pending'"
     f"{_FREE}{_IN_ORDER}{_OF_SOURCES} ORDER BY next_attempt_at, seq LIMIT ?"
 )
+CLAIM_PUSH_ALL = CLAIM_PUSH.replace(_OF_SOURCES, "")
 CLAIM_PULL_ALL = CLAIM_PULL.replace(_OF_SOURCES, "")
 NEXT_ATTEMPT = (
     "SELECT min(max(next_attempt_at, coalesce(leased_until, ''))) FROM (SELECT next_attempt_at, leased_until"
@@ -83,10 +84,11 @@ class SqliteOutbox:
         at = clock.text(now)
         wanted = jsontext.dump(list(sources)) if sources is not None else None
         if pull:
-            values = (at, limit) if wanted is None else (at, wanted, limit)
-            rows = self._c.execute(CLAIM_PULL_ALL if wanted is None else CLAIM_PULL, values).fetchall()
+            free: Row = (at, limit) if wanted is None else (at, wanted, limit)
+            rows = self._c.execute(CLAIM_PULL_ALL if wanted is None else CLAIM_PULL, free).fetchall()
         else:
-            rows = self._c.execute(CLAIM_PUSH, (at, at, wanted or "[]", limit)).fetchall()
+            due: Row = (at, at, limit) if wanted is None else (at, at, wanted, limit)
+            rows = self._c.execute(CLAIM_PUSH_ALL if wanted is None else CLAIM_PUSH, due).fetchall()
         lease = clock.text(until)
         self._c.executemany(
             "UPDATE outbox SET leased_until = ?, last_attempt_at = ?,"
