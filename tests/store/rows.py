@@ -41,6 +41,7 @@ def ended(one: Job, **facts: Any) -> Job:
     """The job, completed by a poll."""
     given: dict[str, Any] = {
         "state": JobState.COMPLETED,
+        "reason": None,
         "decided_by": By.POLL,
         "settled_at": START + 10,
         "evidence": Evidence.POLL,

@@ -236,11 +236,11 @@ class SqliteJobs:
         return int(cursor.lastrowid or 0)
 
     def delete(self, keys: Sequence[tuple[str, str]]) -> int:
-        gone = 0
+        gone = [
+            key
+            for key in keys
+            if self._c.execute("DELETE FROM jobs WHERE source = ? AND job_id = ? AND state <> 'pending'", key).rowcount
+        ]
         for table in ("job_history", "polls"):
-            self._c.executemany(f"DELETE FROM {table} WHERE source = ? AND job_id = ?", keys)
-        for key in keys:
-            gone += self._c.execute(
-                "DELETE FROM jobs WHERE source = ? AND job_id = ? AND state <> 'pending'", key
-            ).rowcount
-        return gone
+            self._c.executemany(f"DELETE FROM {table} WHERE source = ? AND job_id = ?", gone)
+        return len(gone)
