@@ -155,6 +155,22 @@ class Poll:
 
 
 @dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """One delivery as the provider's own log tells of it, all its attempts together."""
+
+    delivery_id: str | None
+    event_id: str | None
+    event: str | None
+    status: str | None
+    """The provider's word, as written."""
+    attempts: int | None
+    http_status: int | None
+    """What we answered last, as the provider saw it."""
+    at: float | None = None
+    """When it was last tried or made, where a field says so; an instant."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """What the application is told, once per outcome. `payload` is the JSON text that goes out unchanged."""
 

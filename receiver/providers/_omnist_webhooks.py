@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from receiver import clock, jsontext
 from receiver.providers import managing
 from receiver.providers.base import Question, word
+from receiver.records import Delivery
 
 if TYPE_CHECKING:
     from receiver.settings import SourceSettings
 
 TEST_EVENT = "webhook.test"
+EVENT_ID_HEADER = "x-omnist-event-id"
+DELIVERY_ID_HEADER = "x-omnist-delivery-id"
 OLD_SECRET_S = 30 * 3600.0
 """Longer than the 28 h between the first attempt and the last one (OS-5)."""
 PAGE_SIZE = 50
@@ -187,6 +190,25 @@ class Webhooks:
             if (status := word(jsontext.at(row, "delivery_status"))) is not None
             and (attempts := _number(jsontext.at(row, "attempt_count"))) is not None
         )
+
+    def keys_of(self, record: managing.DeliveryRecord) -> Collection[str]:
+        """The event's id in both spellings: the key of what arrived is its header's."""
+        if record.event_id is None:
+            return ()
+        short = (each + record.event_id.removeprefix(long) for each, long in _SHORT.items())
+        return {record.event_id, _spelled(record.event_id), *short}
+
+    def ids_of(self, delivery: Delivery) -> Collection[str]:
+        """By its two headers, its key, and by the body of one that was never read (a parked one)."""
+        named = (EVENT_ID_HEADER, DELIVERY_ID_HEADER)
+        ids = {value for name, value in delivery.headers if name in named} | {delivery.event_key or ""}
+        if delivery.event_key is None and delivery.body is not None:
+            try:
+                document = jsontext.parse_object(delivery.body)
+            except jsontext.NotJson:
+                document = {}
+            ids |= {jsontext.identifier(document.get(name)) or "" for name in ("event_id", "id")}
+        return ids - {""}
 
     def gaps(self, scan: managing.GapScan, arrived: Collection[str]) -> list[managing.DeliveryRecord]:
         """What the log knows and we never saw. A record without ids, or not yet tried, proves nothing."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from receiver import jsontext
 from receiver.providers.base import Question, Reply
+from receiver.records import Delivery, DeliveryRecord
 
 if TYPE_CHECKING:
     from receiver.settings import SourceSettings
@@ -113,22 +114,6 @@ class Manager(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryRecord:
-    """One delivery as the provider's own log tells of it, all its attempts together."""
-
-    delivery_id: str | None
-    event_id: str | None
-    event: str | None
-    status: str | None
-    """The provider's word, as written."""
-    attempts: int | None
-    http_status: int | None
-    """What we answered last, as the provider saw it."""
-    at: float | None = None
-    """When it was last tried or made, where a field says so; an instant."""
-
-
-@dataclass(frozen=True, slots=True)
 class StatsBucket:
     """Attempts in one stretch of time with one outcome, by the provider's count."""
 
@@ -168,10 +153,25 @@ class Scanner(Protocol):
         """Read the provider's own counts for a window: one question, a cheap look before a whole scan."""
         ...
 
+    def keys_of(self, record: DeliveryRecord) -> Collection[str]:
+        """The event keys that the delivery has here, if it arrived: a quick look before a whole search."""
+        ...
+
+    def ids_of(self, delivery: Delivery) -> Collection[str]:
+        """The event and delivery ids that a delivery here tells of: by its headers, its key, and its body where it
+        has no key. Never raises."""
+        ...
+
     def gaps(self, scan: GapScan, arrived: Collection[str]) -> list[DeliveryRecord]:
         """The records that never arrived here. `arrived` holds the ids told by the headers and bodies of what did
         (event ids and delivery ids alike)."""
         ...
+
+
+__all__ = [
+    "ByHand", "Change", "Counting", "DeliveryRecord", "GapScan", "Managed", "Manager", "Managing", "NotDone", "Rotated",
+    "Scanner", "Scanning", "SetUp", "StatsBucket", "TestSent", "by_hand", "not_done", "object_of", "shown_url",
+]  # fmt: skip
 
 
 def not_done(doing: str, reply: Reply | None) -> NotDone:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from receiver import clock, jsontext
 from receiver.providers import signing
-from receiver.providers._omnist_webhooks import TEST_EVENT, Webhooks
+from receiver.providers._omnist_webhooks import DELIVERY_ID_HEADER, EVENT_ID_HEADER, TEST_EVENT, Webhooks
 from receiver.providers.base import (
     Accepted,
     Asking,
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from receiver.settings import SourceSettings
 
 SIGNATURE_HEADER = "x-omnist-signature"
-EVENT_ID_HEADER = "x-omnist-event-id"
-DELIVERY_ID_HEADER = "x-omnist-delivery-id"
 BACKFILL = "backfill"
 RUN = "run"
 _CANCELLED = frozenset({"cancelled", "canceled"})

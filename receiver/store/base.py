@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from receiver.errors import StoreUnavailable
-from receiver.records import Delivery, DeliveryId, HistoryEntry, Job, Message, Poll, Registration, SourceState
+from receiver.records import Delivery, DeliveryId, DeliveryRecord, HistoryEntry, Job, Message, Poll, SourceState
 from receiver.states import JobState, Verdict
 from receiver.store.views import View
 
@@ -187,6 +187,14 @@ class Sources(Protocol):
         """Ask for every open job of these sources to be asked about at once."""
         ...
 
+    def add_gaps(self, source: str, records: Sequence[DeliveryRecord], at: float) -> int:
+        """Keep deliveries that a provider tells of and that never arrived; answers how many were not known to be."""
+        ...
+
+    def close_gaps(self, source: str, records: Sequence[DeliveryRecord], at: float) -> int:
+        """They arrived after all; answers how many were open."""
+        ...
+
     def count_refusals(self, counts: Sequence[tuple[float, str, str, int]]) -> None:
         """Add refusals: (minute it happened in, source or '', reason, how many)."""
         ...
@@ -333,6 +341,6 @@ class Store(Protocol):
 
 
 __all__ = [
-    "Deliveries", "Job", "JobState", "Jobs", "Message", "Meta", "Outbox", "Registration", "Retention", "Sources",
+    "Deliveries", "Job", "JobState", "Jobs", "Message", "Meta", "Outbox", "Retention", "Sources",
     "Store", "StoreHealth", "Tx", "Verdict", "View",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from receiver import clock, jsontext
 from receiver.records import SourceState
 from receiver.store.sqlite.driver import Connection
+from receiver.store.sqlite.gaps import GapRows
 from receiver.store.sqlite.jobs import instant_or_none
 
 FIELDS = (
@@ -21,7 +22,7 @@ def _text(instant: float | None) -> str | None:
     return None if instant is None else clock.text(instant)
 
 
-class SqliteSources:
+class SqliteSources(GapRows):
     """Keeps the promises of `base.Sources`."""
 
     def __init__(self, connection: Connection) -> None:

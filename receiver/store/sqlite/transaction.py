@@ -45,6 +45,7 @@ class SqliteMeta:
             "outbox": self._prune_outbox(retention, limit),
             "jobs": self._prune_jobs(retention, limit),
             "polls": self._prune_polls(retention, limit),
+            "delivery_gaps": self._prune_gaps(retention, limit),
         }
         return {table: rows for table, rows in gone.items() if rows or (table == "deliveries" and goes_on)}
 
@@ -133,6 +134,12 @@ class SqliteMeta:
                 (clock.text(retention.polls_before),),
             )
         return gone
+
+
+    def _prune_gaps(self, retention: Retention, limit: int) -> int:
+        if retention.deliveries_before is None:
+            return 0
+        return SqliteSources(self._c).forget_gaps(retention.deliveries_before, limit)
 
 
 class SqliteTx:

@@ -7,6 +7,7 @@ from receiver import clock, jsontext
 from receiver.records import Delivery, DeliveryId
 from receiver.store.sqlite import deliveries, jobs, outbox
 from receiver.store.sqlite.driver import Connection
+from receiver.store.sqlite.gaps import GapLooks
 from receiver.store.sqlite.jobs import instant_or_none, json_or_none
 from receiver.store.sqlite.pages import newest_jobs
 from receiver.store.sqlite.statistics import ack_latency_rows, first_id, stats_rows
@@ -64,7 +65,7 @@ def message_row(row: Sequence[Any]) -> Row:
     return shown
 
 
-class SqliteView:
+class SqliteView(GapLooks):
     """Keeps the promises of `views.View`."""
 
     def __init__(self, connection: Connection) -> None:
