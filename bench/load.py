@@ -2,18 +2,25 @@
 
 Closed loop (each connection sends as soon as it was answered) for the peak; open loop (`--rate`) for latency: requests
 are due at fixed moments and their latency counts from then, so a stalled server cannot hide its queue (coordinated
-omission). Bodies carry a fresh job id each, and every acknowledged id is written to `--ledger` if asked.
+omission). Bodies carry a fresh job id each and are signed when a secret is given. Every delivery id that was
+acknowledged is written to `--ledger`, so that it can be looked for in the file afterwards.
 """
 
 import argparse
 import asyncio
+import gc
+import hashlib
+import hmac
 import json
+import resource
 import sys
 from collections import deque
+from pathlib import Path
 
 from receiver.clock import SystemClock
 
 _CLOCK = SystemClock()
+_PATIENCE_S = 30.0
 
 
 class Connection(asyncio.Protocol):
@@ -37,19 +44,21 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
+        self._buffer = self._buffer + data if self._buffer else data
         head, found, rest = self._buffer.partition(b"\r\n\r\n")
         if not found:
             return
-        at = head.lower().find(b"content-length:")
-        length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+        at = head.find(b"ontent-")
+        while at >= 0 and head[at + 7 : at + 13].lower() != b"length":
+            at = head.find(b"ontent-", at + 7)
+        length = int(head[at + 14 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
         if len(rest) < length:
             return
         self._buffer = rest[length:]
         self._load.answered(self, head[9:12], rest[:length])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._load.lost += 1
+        self._load.lost(self)
 
 
 class Load:
@@ -57,51 +66,62 @@ class Load:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.given = given
-        self.lost = 0
+        self.lost_connections = 0
         self.latencies: list[float] = []
-        self.statuses: dict[str, int] = {}
+        self.statuses: dict[bytes, int] = {}
+        self.acknowledged: list[bytes] = []
         self._free: deque[Connection] = deque()
         self._number = 0
-        self._until = 0.0
+        self._until = float("inf")
         self._due: deque[float] = deque()
         self._pad = "x" * max(0, given.body_bytes - 60)
         self._done = asyncio.Event()
         self._under_way = 0
+        self._key = given.secret.encode()
+        self._head = f"POST {given.path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
 
     def _request(self) -> bytes:
         self._number += 1
         body = f'{{"job_id":"{self.given.prefix}{self._number}","status":"completed","pad":"{self._pad}"}}'
-        return (
-            f"POST {self.given.path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n{body}"
-        ).encode()
+        if not self._key:
+            return f"{self._head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        signature = hmac.digest(self._key, body.encode(), hashlib.sha256).hex()
+        return f"{self._head}X-Signature: {signature}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
     def free(self, connection: Connection) -> None:
         """A connection that may send."""
         now = _CLOCK.monotonic()
-        if now >= self._until:
-            if self._under_way == 0:
-                self._done.set()
-            return
         if self.given.rate:
             if self._due and self._due[0] <= now:
                 self._send(connection, self._due.popleft())
             else:
                 self._free.append(connection)
-        else:
+        elif now < self._until and (not self.given.count or self._number < self.given.count):
             self._send(connection, now)
+        self._end(now)
+
+    def _end(self, now: float) -> None:
+        counted = self.given.count and self._number >= self.given.count
+        if (now >= self._until or counted) and self._under_way == 0 and not self._due:
+            self._done.set()
 
     def _send(self, connection: Connection, due: float) -> None:
         self._under_way += 1
         connection.send(self._request(), due)
 
-    def answered(self, connection: Connection, status: bytes, _body: bytes) -> None:
+    def answered(self, connection: Connection, status: bytes, body: bytes) -> None:
         """An answer came."""
         self._under_way -= 1
         self.latencies.append(_CLOCK.monotonic() - connection.due)
-        word = status.decode()
-        self.statuses[word] = self.statuses.get(word, 0) + 1
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        if status == b"200":
+            self.acknowledged.append(body)
         self.free(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """A connection went: what was under way on it has no answer."""
+        self.lost_connections += 1
+        self._end(_CLOCK.monotonic())
 
     async def run(self) -> dict[str, object]:
         """Load until the time is up; answers the figures."""
@@ -113,25 +133,36 @@ class Load:
         if self.given.rate:
             await self._pace(began)
         try:
-            async with asyncio.timeout(self.given.seconds + 30):
+            async with asyncio.timeout(self.given.seconds + _PATIENCE_S):
                 await self._done.wait()
         except TimeoutError:
-            self.statuses["unanswered"] = self._under_way
-        took = max(self.given.seconds, 1e-9)
+            self.statuses[b"unanswered"] = self._under_way
+        took = _CLOCK.monotonic() - began
+        if self.given.ledger:
+            ids = [int(json.loads(body)["delivery"]) for body in self.acknowledged]
+            self.given.ledger.write_text(json.dumps(ids))
+        return self.figures(took)
+
+    def figures(self, took_s: float) -> dict[str, object]:
+        """What was seen, latencies in milliseconds."""
         ordered = sorted(self.latencies) or [0.0]
 
         def at(share: float) -> float:
             return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 3)
 
+        used = resource.getrusage(resource.RUSAGE_SELF)
         return {
             "requests": len(self.latencies),
-            "per_s": round(len(self.latencies) / took, 1),
+            "took_s": round(took_s, 3),
+            "per_s": round(len(self.latencies) / took_s, 1),
             "p50_ms": at(0.5),
             "p99_ms": at(0.99),
             "p999_ms": at(0.999),
             "max_ms": at(1.0),
-            "statuses": self.statuses,
-            "lost_connections": self.lost,
+            "statuses": {status.decode(): count for status, count in self.statuses.items()},
+            "acknowledged": len(self.acknowledged),
+            "lost_connections": self.lost_connections,
+            "load_cpu_share": round((used.ru_utime + used.ru_stime) / took_s, 3),
         }
 
     async def _pace(self, began: float) -> None:
@@ -145,22 +176,30 @@ class Load:
                 else:
                     self._due.append(due)
             await asyncio.sleep(max(0.0, began + sent / self.given.rate - _CLOCK.monotonic()))
-        self._due.clear()
-        if self._under_way == 0:
-            self._done.set()
+        self._end(now)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the process."""
+    options = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__.partition("\n")[0])
+    options.add_argument("--port", type=int, required=True)
+    options.add_argument("--path", required=True)
+    options.add_argument("--connections", type=int, default=64)
+    options.add_argument("--seconds", type=float, default=3.0)
+    options.add_argument("--count", type=int, default=0, help="closed loop: so many requests, then stop; 0: by time")
+    options.add_argument("--rate", type=float, default=0.0, help="open loop: requests a second; 0: closed loop")
+    options.add_argument("--body-bytes", type=int, default=1024)
+    options.add_argument("--prefix", default="job-", help="what job ids begin with")
+    options.add_argument("--secret", default="", help="signs each body: HMAC-SHA256 in X-Signature")
+    options.add_argument("--ledger", type=Path, help="where to write the acknowledged delivery ids")
+    return options
 
 
 def main() -> None:
     """Run as a process; the figures are one line of JSON on stdout."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--path", required=True)
-    parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rate", type=float, default=0.0, help="open loop: requests a second; 0: closed loop")
-    parser.add_argument("--body-bytes", type=int, default=1024)
-    parser.add_argument("--prefix", default="job-")
-    given = parser.parse_args()
+    given = parser().parse_args()
+    gc.freeze()
+    gc.disable()  # a pause of the load must not be counted as the server's
 
     async def go() -> dict[str, object]:
         return await Load(given).run()

@@ -10,6 +10,7 @@ import email.utils
 import re
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 _TEXT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
@@ -42,8 +43,13 @@ class SystemClock:
 def text(instant: float) -> str:
     """Write an instant as UTC text with milliseconds, rounded to the nearest; clamped to the years 1970-9999."""
     milliseconds = round(min(max(instant, 0.0), LAST_INSTANT) * 1000)
-    whole = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(whole: int) -> str:
+    """Many rows are written within one second, and formatting a date costs more than all else about a time."""
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def instant(written: str) -> float:

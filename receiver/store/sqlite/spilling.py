@@ -6,7 +6,7 @@ waits goes to the journal in one sync. The writer drains the journal when the da
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -58,15 +58,15 @@ class Spiller:
         if first:
             self._wake.set()
 
-    def settle(self, pending: Pending) -> bool:
-        """Somebody is about to answer a delivery: True for the first who says so, and only for that one."""
+    def settle(self, group: Sequence[Pending]) -> list[Pending]:
+        """Somebody is about to answer deliveries: those of them that nobody answered before, and nobody else may."""
         with self._lock:
-            if pending.over:
-                return False
-            pending.over = True
-            if self._waiting.pop(pending.delivery.id, None) is not None:
-                self.waiting_bytes -= len(pending.delivery.body or b"")
-            return True
+            first = [pending for pending in group if not pending.over]
+            for pending in first:
+                pending.over = True
+                if self._waiting.pop(pending.delivery.id, None) is not None:
+                    self.waiting_bytes -= len(pending.delivery.body or b"")
+            return first
 
     def _run(self) -> None:
         while not self._closing:
@@ -107,11 +107,9 @@ class Spiller:
                 f"keeping a delivery: neither the database ({self._failing()}) nor the spill journal ({error}) "
                 "takes it; free space or mend the disk"
             )
-            for pending in group:
-                if self.settle(pending):
-                    pending.done(failure)
+            for pending in self.settle(group):
+                pending.done(failure)
             return
         log.warning("spill.appended", deliveries=len(group), records=self._journal.records)
-        for pending in group:
-            if self.settle(pending):
-                pending.done(None)
+        for pending in self.settle(group):
+            pending.done(None)

@@ -188,9 +188,9 @@ class SqliteStore:
         self._spiller.watch(pending)
         self._writer.put(pending)
 
-    def _answer(self, pending: Pending, error: StoreUnavailable | None) -> None:
-        if self._spiller.settle(pending):
-            pending.done(error)
+    def _answer(self, group: Sequence[Pending]) -> None:
+        for pending in self._spiller.settle(group):
+            pending.done(None)
 
     async def record(self, delivery: Delivery) -> None:
         loop = asyncio.get_running_loop()

@@ -66,7 +66,7 @@ class Writer:
         path: Path,
         clock: Clock,
         *,
-        answer: Callable[[Pending, StoreUnavailable | None], None],
+        answer: Callable[[Sequence[Pending]], None],
         on_commit: Callable[[Sequence[Delivery], int], None],
     ) -> None:
         self._path = path
@@ -158,8 +158,7 @@ class Writer:
             self._records.extendleft(reversed(group))  # still in order; the spill thread watches their age
             return
         self._on_commit(deliveries, added)
-        for pending in group:
-            self._answer(pending, None)
+        self._answer(group)
 
     def insert(self, deliveries: Sequence[Delivery]) -> None:
         """Keep drained deliveries; those waiting at the door go first. Only on the writer's thread."""

@@ -1,0 +1,203 @@
+"""Real processes for the benchmark: the product, the yardsticks, the load and the fast application.
+
+Each is a process of its own with a free port and a folder of its own, started the way a user starts it, and reaped
+whatever happens. Also reads what a process costs: resident memory and CPU seconds, from `/proc` where there is one.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from receiver.clock import SystemClock
+
+SOURCE = "bench"
+TOKEN = "bench-path-token"  # noqa: S105 - a fixed token for a listener on loopback
+SECRET = "bench-secret"  # noqa: S105 - as above
+HOOK = f"/in/{SOURCE}/{TOKEN}"
+READY_S = 30.0
+_CLOCK = SystemClock()
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(slots=True)
+class Process:
+    """A running process and where it listens."""
+
+    child: "subprocess.Popen[bytes]"
+    port: int
+
+    def cpu_s(self) -> float:
+        """CPU seconds used so far, user and system, all threads; 0.0 where the system does not tell."""
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / _TICKS
+        return 0.0
+
+    def rss_bytes(self, *, peak: bool = False) -> int:
+        """Resident memory now, or the most there ever was; 0 where the system does not tell."""
+        word = "VmHWM:" if peak else "VmRSS:"
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self.child.pid}/status").read_text().splitlines():
+                if line.startswith(word):
+                    return int(line.split()[1]) * 1024
+        return 0
+
+    def stop(self, grace_s: float = 20.0) -> None:
+        """End it in order; by force when it takes too long."""
+        if self.child.poll() is None:
+            self.child.send_signal(signal.SIGTERM)
+            try:
+                self.child.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
+        self.child.wait()
+
+
+def start(words: Sequence[str], *, port: int, log: Path, environment: Mapping[str, str] | None = None) -> Process:
+    """Start a Python process; its output goes to `log`."""
+    with log.open("ab") as out:
+        child = subprocess.Popen(  # noqa: S603 - our own modules
+            [sys.executable, *words], stdout=out, stderr=out, env={**os.environ, **(environment or {})}
+        )
+    return Process(child, port)
+
+
+def wait_ready(process: Process, path: str, log: Path) -> float:
+    """Wait until it answers anything at `path`; the seconds that took. Raises RuntimeError with the log's end."""
+    began = _CLOCK.monotonic()
+    while _CLOCK.monotonic() - began < READY_S:
+        if process.child.poll() is not None:
+            break
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            get(process.port, path)
+            return _CLOCK.monotonic() - began
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.child.wait(0.005)
+    process.stop(1.0)
+    raise RuntimeError(f"the process did not answer; its log ends: {log.read_text('utf-8', 'replace')[-800:]}")
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    """One GET on loopback."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def config_text(folder: Path, ports: Mapping[str, int], *, app_port: int | None = None, more: str = "") -> str:
+    """The configuration of the product under test: every check on (path token, HMAC signature, JSON)."""
+    app = f'[app]\nurl = "http://127.0.0.1:{app_port}/"\nsecret = "whsec_YmVuY2gtYmVuY2gtYmVuY2g="\n' if app_port else ""
+    return (
+        f'[store]\nurl = "sqlite:///{folder}/holdfast.db"\n'
+        f'[intake]\nlisten = "127.0.0.1:{ports["intake"]}"\n'
+        f'[api]\nlisten = "127.0.0.1:{ports["api"]}"\n{app}'
+        f'[sources.{SOURCE}]\nprovider = "omnifence"\npath_token = "{TOKEN}"\n'
+        f'secret = "{SECRET}"\nsecret_header = "x-signature"\nsecret_mode = "hmac_sha256_hex"\n'
+        f'base_url = "http://127.0.0.1:9"\n{more}'
+    )
+
+
+@contextlib.contextmanager
+def sidecar(
+    folder: Path,
+    command: str,
+    *,
+    app_port: int | None = None,
+    more: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Process]:
+    """`holdfast COMMAND` in a folder; ready when this returns. Its port is the public one, for `reconcile` the API's.
+    The configuration is written when there is none, so that two commands can share a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config, kept = folder / "holdfast.toml", folder / "ports.json"
+    if not config.exists():
+        ports = {"intake": free_port(), "api": free_port()}
+        kept.write_text(json.dumps(ports))
+        config.write_text(config_text(folder, ports, app_port=app_port, more=more))
+    ports = json.loads(kept.read_text())
+    port = ports["api" if command == "reconcile" else "intake"]
+    log = folder / f"{command}.log"
+    words = ["-m", "holdfast", "--config", str(config), command]
+    process = start(words, port=port, log=log, environment=environment)
+    try:
+        wait_ready(process, "/healthz", log)
+        yield process
+    finally:
+        process.stop()
+
+
+def api_port(folder: Path) -> int:
+    """Where the private listener of the product in this folder is."""
+    return int(json.loads((folder / "ports.json").read_text())["api"])
+
+
+@contextlib.contextmanager
+def yardstick(folder: Path, *, commit_each: bool = False) -> Iterator[Process]:
+    """The no-op route, or the one that commits each request."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, log = free_port(), folder / "yardstick.log"
+    words = ["-m", "bench.noop", "--port", str(port)]
+    if commit_each:
+        words += ["--commit-each", str(folder / "each.db")]
+    process = start(words, port=port, log=log)
+    try:
+        wait_ready(process, "/nothing", log)
+        yield process
+    finally:
+        process.stop(3.0)
+
+
+@contextlib.contextmanager
+def application(folder: Path) -> Iterator[Process]:
+    """The fast local application that messages are pushed to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, log = free_port(), folder / "application.log"
+    process = start(["-m", "bench.application", "--port", str(port)], port=port, log=log)
+    try:
+        wait_ready(process, "/", log)
+        yield process
+    finally:
+        process.stop(3.0)
+
+
+def begin_load(port: int, path: str, **options: object) -> "subprocess.Popen[bytes]":
+    """Start the load; `load_result` waits for it."""
+    words = [sys.executable, "-m", "bench.load", "--port", str(port), "--path", path]
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE)  # noqa: S603 - our own module
+
+
+def load_result(child: "subprocess.Popen[bytes]") -> dict[str, Any]:
+    """What the load saw."""
+    out, _ = child.communicate()
+    if child.returncode:
+        raise RuntimeError("the load process failed")
+    answer: dict[str, Any] = json.loads(out)
+    return answer
+
+
+def load(port: int, path: str, **options: object) -> dict[str, Any]:
+    """Load one listener and wait for the figures."""
+    return load_result(begin_load(port, path, **options))
