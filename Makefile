@@ -38,7 +38,7 @@ bench-full: $(VENV)/.dev ## the long benchmark
 	$(PY) -m bench --full $(ARGS)
 
 faults: $(VENV)/.dev ## the long form of tests/faults: kills, power loss, soak
-	$(PY) -m tests.faults $(ARGS)
+	$(PY) -m faults $(ARGS)
 
 check: $(VENV)/.dev ## lint, format and types
 	$(PY) -m ruff check .

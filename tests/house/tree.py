@@ -15,7 +15,7 @@ from tests.support import ROOT
 
 PACKAGES = ("receiver", "reconciler", "holdfast")
 """What is installed."""
-PYTHON_FOLDERS = (*PACKAGES, "tests", "bench")
+PYTHON_FOLDERS = (*PACKAGES, "tests", "bench", "faults")
 """All that is Python; a folder that is not there (yet) has no files."""
 _NOT_OURS = {"__pycache__", "var", "dist", "build", "node_modules"}
 _OURS_THOUGH_HIDDEN = {".ci", ".gitignore", ".github"}

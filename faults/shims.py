@@ -1,0 +1,78 @@
+"""Compiles the two libraries that stand between the product and libc, and steers the one that injects faults.
+
+Needs a C compiler; without one the scenarios that use them say so and count as not measured.
+"""
+
+import mmap
+import os
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from faults import NotMeasured
+
+SOURCES = Path(__file__).parent / "c"
+WRITE, SYNC, SIZE, MAKE, NAME, READ, HALF = (1 << bit for bit in range(7))
+"""What a fault hits; see c/injector.c."""
+FOR_EVER = -1
+
+
+def compiled(name: str, folder: Path) -> Path:
+    """The library `c/NAME.c`, compiled into a folder. Raises NotMeasured without a compiler."""
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+    if compiler is None:
+        raise NotMeasured("there is no C compiler (cc or gcc)")
+    if os.uname().sysname != "Linux":
+        raise NotMeasured("it needs Linux: LD_PRELOAD and /proc")
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / f"{name}.so"
+    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(SOURCES / f"{name}.c"), "-ldl", "-lpthread"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        raise NotMeasured(f"c/{name}.c does not compile here: {done.stderr.strip().splitlines()[-1]}")
+    return library
+
+
+class Injector:
+    """The injector for one process (and those it forks); a context manager that ends every fault."""
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        """Faults hit files whose path begins with `root`; everything it needs is kept in `folder`."""
+        self._library = compiled("injector", folder)
+        control = folder / "control"
+        control.write_bytes(bytes(24))
+        self._file = control.open("r+b")
+        self._map = mmap.mmap(self._file.fileno(), 24)
+        self.env = {
+            "LD_PRELOAD": str(self._library),
+            "INJECT_ROOT": os.path.realpath(root),
+            "INJECT_CONTROL": str(control),
+        }
+
+    def hit(self, mask: int, error: int = 0, *, skip: int = 0, left: int = FOR_EVER, wait_ms: int = 0) -> None:
+        """From now on calls of this kind fail with `error` after `wait_ms`."""
+        self._map[4:24] = struct.pack("<5i", error, skip, left, 0, wait_ms)
+        self._map[0:4] = struct.pack("<i", mask)
+
+    def mend(self) -> int:
+        """No more faults; how many calls the last one hit."""
+        self._map[0:4] = bytes(4)
+        return self.hits
+
+    @property
+    def hits(self) -> int:
+        """How many calls the present fault has hit."""
+        return int(struct.unpack("<i", self._map[16:20])[0])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.mend()
+        self._map.close()
+        self._file.close()
