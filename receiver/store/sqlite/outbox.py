@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from receiver import clock, jsontext
+from receiver import clock
 from receiver.records import Message
 from receiver.store.sqlite.driver import Connection, Row
 from receiver.store.sqlite.jobs import instant_or_none
@@ -19,17 +19,14 @@ _IN_ORDER = (
     " AND earlier.source = outbox.source AND earlier.job_id = outbox.job_id AND earlier.seq < outbox.seq))"
 )
 _FREE = " AND (leased_until IS NULL OR leased_until <= ?)"
-_OF_SOURCES = " AND source IN (SELECT value FROM json_each(?))"
-CLAIM_PUSH = (
-    f"SELECT {COLUMNS}, leased_until FROM outbox INDEXED BY outbox_due WHERE state = 'pending' AND next_attempt_at <= ?"
-    f"{_FREE}{_IN_ORDER}{_OF_SOURCES} ORDER BY next_attempt_at, seq LIMIT ?"
+_MESSAGES = f"SELECT {COLUMNS}, leased_until FROM outbox"
+_REST = f"{_FREE}{_IN_ORDER} ORDER BY next_attempt_at, seq LIMIT ?"
+CLAIM_PUSH = f"{_MESSAGES} INDEXED BY outbox_due WHERE state = 'pending' AND next_attempt_at <= ?{_REST}"
+CLAIM_PULL = f"{_MESSAGES} INDEXED BY outbox_due WHERE state = 'pending'{_REST}"
+CLAIM_PUSH_OF = (
+    f"{_MESSAGES} INDEXED BY outbox_due_of WHERE state = 'pending' AND source = ? AND next_attempt_at <= ?{_REST}"
 )
-CLAIM_PULL = (
-    f"SELECT {COLUMNS}, leased_until FROM outbox INDEXED BY outbox_due WHERE state = 'pending'"
-    f"{_FREE}{_IN_ORDER}{_OF_SOURCES} ORDER BY next_attempt_at, seq LIMIT ?"
-)
-CLAIM_PUSH_ALL = CLAIM_PUSH.replace(_OF_SOURCES, "")
-CLAIM_PULL_ALL = CLAIM_PULL.replace(_OF_SOURCES, "")
+CLAIM_PULL_OF = f"{_MESSAGES} INDEXED BY outbox_due_of WHERE state = 'pending' AND source = ?{_REST}"
 NEXT_ATTEMPT = (
     "SELECT min(max(next_attempt_at, coalesce(leased_until, ''))) FROM (SELECT next_attempt_at, leased_until"
     " FROM outbox INDEXED BY outbox_due WHERE state = 'pending' ORDER BY next_attempt_at LIMIT 1000)"
@@ -82,13 +79,13 @@ class SqliteOutbox:
         self, now: float, until: float, limit: int, sources: Sequence[str] | None = None, *, pull: bool = False
     ) -> list[Message]:
         at = clock.text(now)
-        wanted = jsontext.dump(list(sources)) if sources is not None else None
-        if pull:
-            free: Row = (at, limit) if wanted is None else (at, wanted, limit)
-            rows = self._c.execute(CLAIM_PULL_ALL if wanted is None else CLAIM_PULL, free).fetchall()
+        values: Row = (at, limit) if pull else (at, at, limit)
+        if sources is None:
+            rows = self._c.execute(CLAIM_PULL if pull else CLAIM_PUSH, values).fetchall()
         else:
-            due: Row = (at, at, limit) if wanted is None else (at, at, wanted, limit)
-            rows = self._c.execute(CLAIM_PUSH_ALL if wanted is None else CLAIM_PUSH, due).fetchall()
+            statement = CLAIM_PULL_OF if pull else CLAIM_PUSH_OF
+            found = (row for source in sources for row in self._c.execute(statement, (source, *values)))
+            rows = sorted(found, key=lambda row: (row[9], row[12]))[:limit]
         lease = clock.text(until)
         self._c.executemany(
             "UPDATE outbox SET leased_until = ?, last_attempt_at = ?,"

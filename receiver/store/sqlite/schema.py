@@ -259,6 +259,12 @@ def m0003_missed_deliveries(db: Database) -> None:
         db.conn.execute(statement)
 
 
+@migrations()
+def m0004_due_by_source(db: Database) -> None:
+    """The backlog of an application that is down is not walked over for another's messages."""
+    db.conn.execute("CREATE INDEX outbox_due_of ON outbox (source, next_attempt_at, seq) WHERE state = 'pending'")
+
+
 def statements(script: str) -> list[str]:
     """Split a script; `executescript` would commit the transaction that a migration runs in."""
     found, current = [], ""

@@ -318,8 +318,10 @@ class SqliteView(GapLooks):
             "jobs.unscheduled": (jobs.UNSCHEDULED, ("s", 1)),
             "jobs.open": (jobs.OPEN, ("s", 1)),
             "jobs.next_due": (jobs.NEXT_DUE, ("s",)),
-            "outbox.claim_push": (outbox.CLAIM_PUSH, ("t", "t", "[]", 1)),
-            "outbox.claim_pull": (outbox.CLAIM_PULL_ALL, ("t", 1)),
+            "outbox.claim_push": (outbox.CLAIM_PUSH, ("t", "t", 1)),
+            "outbox.claim_push_of": (outbox.CLAIM_PUSH_OF, ("s", "t", "t", 1)),
+            "outbox.claim_pull": (outbox.CLAIM_PULL, ("t", 1)),
+            "outbox.claim_pull_of": (outbox.CLAIM_PULL_OF, ("s", "t", 1)),
             "outbox.next_attempt": (outbox.NEXT_ATTEMPT, ()),
         }
         return {
