@@ -6,9 +6,10 @@ before the next question goes out, so that a kill in the middle loses nothing th
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import TypeVar
 
 import structlog
 
@@ -22,10 +23,14 @@ from reconciler.outbound import Exchange, Outbound, Unanswered
 
 log = structlog.get_logger("holdfast.sweep")
 
+T = TypeVar("T")
+
 STREAK_OPENS = 3
 """So many failures in a row open the circuit."""
 LONGEST_RUN_S = 120.0
 """A run ends after so long; what is due by then goes into the next one, together with what has become due."""
+_ABOUT_THE_ASKING = ("auth_blocked", "refused", "redirected")
+"""Trouble of a question about no job that other questions may not have: a key may lack the right to this one."""
 LONGEST_OPEN = 10.0
 """A circuit that keeps failing stays open up to so many times `circuit_open_s`."""
 
@@ -122,6 +127,36 @@ class Asker:
             asking.close()
         return done
 
+    async def converse(self, talk: Generator[Question, Reply | None, T]) -> tuple[T | None, str | None]:
+        """Hold a conversation that is about no job (the provider's own delivery log), under the same budget: what it
+        ends in, or None and why. That the key is not taken there says nothing of the jobs, and opens no circuit; a
+        provider in trouble is left alone as ever. Raises StoreUnavailable."""
+        reply: Reply | None = None
+        try:
+            while True:
+                try:
+                    question = talk.send(reply)
+                except StopIteration as ended:
+                    outcome: T = ended.value
+                    return outcome, None
+                why_not = await self._take_token()
+                if why_not is not None:
+                    return None, why_not
+                exchange = await self.outbound.ask(self.source, question, self.rules)
+                trouble = self._trouble(exchange)
+                if trouble is not None:
+                    await self._keep_trouble(question, exchange, trouble, harmless=trouble.outcome in _ABOUT_THE_ASKING)
+                    return None, f"{trouble.outcome}: {trouble.detail}"
+                assert isinstance(exchange.outcome, Reply)
+                await self._keep_answer((question, exchange))
+                reply = exchange.outcome
+        finally:
+            talk.close()
+
+    async def _keep_answer(self, asked: tuple[Question, Exchange]) -> None:
+        now = self.clock.now()
+        await self.store.write(lambda tx: self._answered(tx, asked, _outcome(asked[0], []), now))
+
     async def _take_token(self) -> str | None:
         """Wait for the budget; answers why the source may not be asked now, if so: while we wait, or ask about another
         job, an operator may pause it and the provider may want to be left alone."""
@@ -159,21 +194,7 @@ class Asker:
         """Answers how many jobs ended, and how many were adopted."""
         poll_id = None
         if asked is not None:
-            outcome = _outcome(asked[0], findings)
-            poll_id = tx.jobs.add_poll(_poll(self.source.name, asked[0], asked[1], outcome, now))
-            state = tx.sources.get(self.source.name)
-            tx.sources.put(
-                replace(
-                    state,
-                    fail_streak=0,
-                    open_until=None,
-                    not_before=None,
-                    asked_at=now,
-                    answered_at=now,
-                    last_outcome=outcome,
-                    last_error=None,
-                )
-            )
+            poll_id = self._answered(tx, asked, _outcome(asked[0], findings), now)
         ended = adopted = 0
         for finding in findings:
             if run.apply is not None:
@@ -185,12 +206,32 @@ class Asker:
                 ended += job is not None and job.settled_at == now
         return ended, adopted
 
+    def _answered(self, tx: Tx, asked: tuple[Question, Exchange], outcome: str, now: float) -> int:
+        """The provider answers: whatever was wrong with it is over. Answers the poll's id."""
+        poll_id = tx.jobs.add_poll(_poll(self.source.name, asked[0], asked[1], outcome, now))
+        state = tx.sources.get(self.source.name)
+        tx.sources.put(
+            replace(
+                state,
+                fail_streak=0,
+                open_until=None,
+                not_before=None,
+                asked_at=now,
+                answered_at=now,
+                last_outcome=outcome,
+                last_error=None,
+            )
+        )
+        return poll_id
+
     def _trouble(self, exchange: Exchange) -> Trouble | None:
         if isinstance(exchange.outcome, Unanswered):
             return Trouble("refused" if exchange.outcome.unasked else "unreachable", exchange.outcome.detail)
         return self.source.facts.classify(exchange.outcome)
 
-    async def _keep_trouble(self, question: Question, exchange: Exchange, trouble: Trouble) -> None:
+    async def _keep_trouble(
+        self, question: Question, exchange: Exchange, trouble: Trouble, *, harmless: bool = False
+    ) -> None:
         now = self.clock.now()
         log.warning("poll.trouble", source=self.source.name, outcome=trouble.outcome, detail=trouble.detail)
 
@@ -198,6 +239,8 @@ class Asker:
             tx.jobs.add_poll(
                 replace(_poll(self.source.name, question, exchange, trouble.outcome, now), error=trouble.detail)
             )
+            if harmless:
+                return
             state = tx.sources.get(self.source.name)
             whose = _spoken_of(question)
             after = after_trouble(state, trouble, now, of_jobs=bool(whose), rules=self.rules, chance=self.judge.chance)

@@ -143,6 +143,10 @@ class Families(Collector):
         settled = self._tallied("settled", overview.DECIDED_BY)
         yield _counter("settled", "Jobs settled, by which witness.", ["source", "by"], settled)
         held = [((name,), seen.held.get(name, 0)) for name in self._names()]
+        missed = [((name,), seen.missed.get(name, 0)) for name in self._names()]
+        yield _gauge(
+            "missed_deliveries", "Deliveries the provider's log tells of that never arrived.", ["source"], missed
+        )
         yield _gauge("held_deliveries", "Deliveries whose job is not known yet.", ["source"], held)
 
     def _asking(self) -> Iterator[Metric]:

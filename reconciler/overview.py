@@ -23,6 +23,7 @@ class Overview:
     tallies: dict[tuple[str, str, str], int]
     unread: int
     held: dict[str, int]
+    missed: dict[str, int]
     oldest_pending: dict[str, float]
     overdue: dict[str, int]
     oldest_message_at: float | None
@@ -47,6 +48,7 @@ def look(view: View, now: float) -> Overview:
         tallies=view.tallies(),
         unread=view.unread(),
         held=view.held(),
+        missed=view.missed(),
         oldest_pending=view.oldest_pending(),
         overdue=view.overdue(now),
         oldest_message_at=view.oldest_message_at(),
@@ -82,6 +84,8 @@ def source_row(source: SourceSettings, seen: Overview, now: float) -> Row:
         "oldest_pending_at": None if oldest is None else clock.text(oldest),
         "overdue": seen.overdue.get(name, 0),
         "held": seen.held.get(name, 0),
+        "missed": seen.missed.get(name, 0),
+        "gap_scan": _extra(state).get("gap_scan"),
         "asked_at": state.get("asked_at"),
         "answered_at": state.get("answered_at"),
         "last_outcome": state.get("last_outcome"),

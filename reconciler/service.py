@@ -22,6 +22,7 @@ from receiver.settings import AppSettings, Settings
 from receiver.store.base import Store, Tx
 from reconciler.alerts import watch_webhook_loss
 from reconciler.dispatch import IN_FLIGHT, Dispatch, Push
+from reconciler.gaps import GapWatch, Timing
 from reconciler.outbound import Outbound, Pusher
 from reconciler.prune import prune
 from reconciler.schedule import Schedule
@@ -33,6 +34,8 @@ LOOK_S = 1.0
 """The loops look by themselves this often."""
 PRUNE_EVERY_S = 600.0
 ALERT_EVERY_S = 15.0
+GAP_LOOK_S = 5.0
+"""Whether it is time to read a delivery log is looked at this often; how often it is read is `gaps.Timing`."""
 
 
 class Bell:
@@ -62,7 +65,14 @@ class Bell:
 class Reconciler:
     """The background half of Holdfast. `start` needs a running event loop."""
 
-    def __init__(self, settings: Settings, store: Store, clock: Clock, chance: Random | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Clock,
+        chance: Random | None = None,
+        gap_timing: Timing | None = None,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
@@ -78,6 +88,7 @@ class Reconciler:
         self.sweep = Sweep(
             store, settings.sources, settings.reconcile, self.ledger, outbound=self.outbound, clock=clock, chance=chance
         )
+        self.gaps = GapWatch(store, settings.sources, self.sweep.asker, clock, gap_timing)
         self.interpreter = Interpreter(store, settings.sources, self.ledger, clock, self.urge)
         apps = {name: app for name, source in settings.sources.items() if (app := settings.app_for(source))}
         self._pushers: dict[tuple[str, float], Pusher] = {}
@@ -115,6 +126,9 @@ class Reconciler:
         self.schedule.every(PRUNE_EVERY_S, "prune", self._duty("prune", self._prune))
         alert_s = min(ALERT_EVERY_S, self._settings.alerts.webhook_loss_window_s)
         self.schedule.every(alert_s, "alerts", self._duty("alerts", self._alert))
+        for name in self.gaps.sources:
+            look = functools.partial(self._look_for_gaps, name)
+            self.schedule.every(GAP_LOOK_S, f"gaps.{name}", self._duty(f"gaps.{name}", look))
         self.schedule.start()
 
     async def _loop(self, name: str, bell: Bell, work: Callable[[], Awaitable[object]]) -> None:
@@ -189,6 +203,10 @@ class Reconciler:
         for name in await watch_webhook_loss(self._store, self._settings.sources, self._settings.alerts, self._clock):
             log.warning("alert.webhook_loss", source=name)
 
+    async def _look_for_gaps(self, name: str) -> None:
+        if await self.gaps.look(name):
+            self.poke(name)  # its open jobs are asked about at once
+
     async def _clock_stepped(self, by_s: float) -> None:
         now = self._clock.now()
         longest = max((app.retry_max_s for app in [self._settings.app] if app), default=43_200.0)
@@ -200,8 +218,11 @@ class Reconciler:
         await self.sweep.clock_stepped()
 
     async def once(self) -> dict[str, PassReport]:
-        """One full pass: read everything, ask about everything due, tell everything due, prune. For `--once`."""
+        """One full pass: read everything, look for gaps, ask about everything due, tell everything due, prune. For
+        `--once`."""
         await self._interpret_all_now()
+        for name in self.gaps.sources:
+            await self.gaps.look(name, now=True)
         reports = {}
         for name in self._settings.sources:
             reports[name] = await self.sweep.pass_once(name)

@@ -160,6 +160,10 @@ class Sweep:
 
     # -- asking -------------------------------------------------------------------------------------------------
 
+    def asker(self, name: str) -> Asker:
+        """Who asks a source's provider, for questions that are about no job."""
+        return self._asker(self._sources[name], self._clock.now())
+
     def _asker(self, source: SourceSettings, since: float) -> Asker:
         rules = self._rules[source.name]
         judge = self._judges[source.name]

@@ -31,7 +31,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
 def gather(view: View, settings: Settings, now: float) -> dict[str, Any]:
     """Everything `status` tells, from kept counts and indexes alone."""
     tallies, held, oldest, overdue = view.tallies(), view.held(), view.oldest_pending(), view.overdue(now)
-    states = view.sources()
+    states, missed = view.sources(), view.missed()
     names = sorted({*settings.sources, *(source for kind, source, _ in tallies if kind in ("jobs", "deliveries"))})
     sources = []
     for name in names:
@@ -54,6 +54,7 @@ def gather(view: View, settings: Settings, now: float) -> dict[str, Any]:
                 "settled_by_deadline": count.get(("settled", "deadline"), 0),
                 "held": held.get(name, 0),
                 "quarantined": count.get(("deliveries", "quarantined"), 0),
+                "missed": missed.get(name, 0),
                 "last_poll_at": state.get("asked_at"),
                 "last_poll_outcome": state.get("last_outcome"),
                 "last_error": state.get("last_error"),
@@ -97,6 +98,7 @@ def _show(facts: dict[str, Any]) -> None:
         "failed",
         "held",
         "quarantined",
+        "missed",
     )
     print_table("sources", columns, [[source[column] for column in columns] for source in facts["sources"]])
     asking = (

@@ -252,6 +252,10 @@ class SourceShape(Shape):
     oldest_pending_at: str | None
     overdue: Count
     held: Count
+    missed: Count
+    """Deliveries that the provider's own log tells of and that never arrived."""
+    gap_scan: dict[str, Any] | None
+    """When that log was last read, and how far; null where the provider keeps none."""
     asked_at: str | None
     answered_at: str | None
     last_outcome: str | None

@@ -6,6 +6,7 @@ import structlog
 from starlette.types import ASGIApp
 
 from receiver import clock
+from receiver.providers.managing import Scanner
 from receiver.records import SourceState
 from receiver.store.base import Tx
 from reconciler import overview
@@ -14,6 +15,7 @@ from reconciler.api.call import Call
 from reconciler.api.models import Nothing
 from reconciler.api.problem import json_reply
 from reconciler.api.routing import Answer, Route
+from reconciler.gaps import want_scan
 
 log = structlog.get_logger("holdfast.api")
 
@@ -49,6 +51,8 @@ async def _act(call: Call, action: str, status: int = 200) -> ASGIApp:
     def work(tx: Tx) -> None:
         if action == "reconcile":
             tx.sources.want_sweep([source.name], now)
+            if isinstance(source.facts, Scanner):
+                want_scan(tx, source.name, now)
         tx.sources.put(_acted(tx.sources.get(source.name), action, who, now))
 
     await call.desk.store.write(work)
