@@ -1,17 +1,15 @@
 """`holdfast deliveries`: look, show the raw request, interpret again, let a quarantined one through."""
 
 import base64
-import getpass
 import sys
-from typing import Any
 
 import click
 
 from holdfast.cli.context import load_settings, print_json, print_table
 from holdfast.cli.jobs import AS_JSON
-from holdfast.cli.writing import through_api, to_file
+from holdfast.cli.writing import operator, through_api, to_file
+from receiver import byhand
 from receiver import clock as clocks
-from receiver import registrar
 from receiver.errors import HoldfastError, UsageError
 from receiver.records import DeliveryId
 
@@ -131,20 +129,17 @@ def release(ctx: click.Context, delivery_id: str, as_json: bool) -> None:
 
 
 def _again(ctx: click.Context, delivery_id: str, what: str, as_json: bool) -> None:
+    from receiver.store import look
+
     settings, wanted = load_settings(ctx, need="api"), _id(delivery_id)
     answer = through_api(settings, "POST", f"/v1/deliveries/{wanted}/{what}")
     if answer is None:
-        done = to_file(settings, lambda tx, now: _mark(tx, wanted, what, now))
-        if done is None:
+        who, released = operator(), what == "release"
+        if to_file(settings, lambda tx, now: byhand.read_again(tx, wanted, now, who, release=released)) is None:
             raise HoldfastError(f"looking for the delivery {delivery_id}: it is not on record")
-        answer = {"id": delivery_id, "verdict": "new"}
+        answer = look(settings, lambda view: view.delivery(wanted)) or {}
+        answer.pop("body", None)
     if as_json:
         print_json(answer)
     else:
         click.echo(f"delivery {delivery_id}: will be interpreted again")
-
-
-def _mark(tx: Any, delivery_id: DeliveryId, what: str, now: float) -> object:
-    if what == "release":
-        return registrar.release(tx, delivery_id, now, getpass.getuser())
-    return registrar.replay(tx, delivery_id, now)

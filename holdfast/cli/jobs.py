@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from holdfast.cli.context import load_settings, print_json, print_table
-from holdfast.cli.writing import Api, job_path, through_api, to_file
-from receiver import registrar
+from holdfast.cli.writing import Api, job_path, operator, through_api, to_file
+from receiver import byhand, registrar
 from receiver.clock import SystemClock
 from receiver.errors import HoldfastError, UsageError
 from receiver.records import Registration
 from receiver.settings import Settings
+from receiver.store.base import Tx
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document, shaped as the API's.")
 
@@ -145,10 +146,14 @@ def find(settings: Settings, source: str, job_id: str) -> dict[str, Any]:
     settings.source(source)
     job = look(settings, lambda view: view.job(source, job_id))
     if job is None:
-        raise HoldfastError(
-            f"looking for the job {job_id} of {source}: it is not on record; `holdfast jobs add` registers it"
-        )
+        raise _not_on_record(source, job_id)
     return job
+
+
+def _not_on_record(source: str, job_id: str) -> HoldfastError:
+    return HoldfastError(
+        f"looking for the job {job_id} of {source}: it is not on record; `holdfast jobs add` registers it"
+    )
 
 
 @jobs.command()
@@ -190,8 +195,7 @@ def poll(ctx: click.Context, source: str, job_id: str, as_json: bool) -> None:
     find(settings, source, job_id)
     answer = through_api(settings, "POST", job_path(source, job_id, "/poll"))
     if answer is None:
-        to_file(settings, lambda tx, now: _make_due(tx, source, job_id, now))
-        answer = {"asked": False}
+        answer = to_file(settings, lambda tx, now: _ask_again(tx, source, job_id, now))
         note = "marked due; it is asked about when the reconciler runs"
     else:
         note = "will be asked about at once"
@@ -201,7 +205,10 @@ def poll(ctx: click.Context, source: str, job_id: str, as_json: bool) -> None:
         click.echo(f"{source} {job_id}: {note}")
 
 
-def _make_due(tx: Any, source: str, job_id: str, now: float) -> None:
+def _ask_again(tx: Tx, source: str, job_id: str, now: float) -> dict[str, Any]:
     job = tx.jobs.find(source, job_id)
-    if job is not None:
-        registrar.make_due(tx, job, now)
+    if job is None:
+        raise _not_on_record(source, job_id)
+    byhand.ask_again(tx, job, now, operator())
+    facts = {"source": source, "job_id": job.job_id, "state": job.state.value}
+    return facts | {"asked": False, "last_error": job.last_error}

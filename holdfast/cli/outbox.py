@@ -1,10 +1,13 @@
 """`holdfast outbox`: look, hand a message over again."""
 
+from urllib.parse import quote
+
 import click
 
 from holdfast.cli.context import load_settings, print_json, print_table
 from holdfast.cli.jobs import AS_JSON
-from holdfast.cli.writing import through_api, to_file
+from holdfast.cli.writing import operator, through_api, to_file
+from receiver import byhand
 from receiver.errors import HoldfastError
 
 
@@ -58,13 +61,15 @@ def show(ctx: click.Context, message_id: str, as_json: bool) -> None:
 @click.pass_context
 def redeliver(ctx: click.Context, message_id: str, as_json: bool) -> None:
     """Hand a message over again, with the same id."""
+    from receiver.store import look
+
     settings = load_settings(ctx, need="api")
-    answer = through_api(settings, "POST", f"/v1/messages/{message_id}/redeliver")
+    answer = through_api(settings, "POST", f"/v1/messages/{quote(message_id, safe='')}/redeliver")
     if answer is None:
-        message = to_file(settings, lambda tx, now: tx.outbox.revive(message_id, now))
-        if message is None:
+        who = operator()
+        if to_file(settings, lambda tx, now: byhand.tell_again(tx, message_id, now, who)) is None:
             raise HoldfastError(f"looking for the message {message_id}: it is not on record")
-        answer = {"id": message.id, "state": message.state}
+        answer = look(settings, lambda view: view.message(message_id))
     if as_json:
         print_json(answer)
     else:

@@ -1,5 +1,7 @@
 """How commands write: through the private API when it answers, else to the file itself."""
 
+import getpass
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -65,6 +67,14 @@ def through_api(settings: Settings, method: str, path: str, body: Any = None) ->
     if status == 400:
         raise UsageError(f"asking the running sidecar: {detail}")
     raise HoldfastError(f"asking the running sidecar: {status} {detail}")
+
+
+def operator() -> str:
+    """Who gives an order on the command line, as far as the machine knows (a container may have no name for it)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def to_file(settings: Settings, work: Callable[[Tx, float], T]) -> T:

@@ -4,10 +4,8 @@ import base64
 
 from starlette.types import ASGIApp
 
-from receiver import registrar
-from receiver.records import Delivery, DeliveryId, HistoryEntry
-from receiver.states import Verdict
-from receiver.store.base import Tx
+from receiver import byhand
+from receiver.records import DeliveryId
 from receiver.store.views import Row
 from reconciler.api import shapes
 from reconciler.api.call import Call
@@ -69,20 +67,12 @@ async def _again(call: Call, *, released: bool) -> ASGIApp:
     await call.body(Nothing)
     delivery_id, now, who = _id(call), call.desk.clock.now(), call.who
 
-    def work(tx: Tx) -> Delivery | None:
-        delivery = tx.deliveries.get(delivery_id)
-        if delivery is None:
-            return None
-        if delivery.body is None:
-            raise ProblemError(409, "retention has removed the body: there is nothing left to read")
-        if released and delivery.verdict not in (Verdict.QUARANTINED, Verdict.HELD):
-            raise ProblemError(
-                409, f"the delivery is {delivery.verdict.value}: only quarantined and held ones are released"
-            )
-        _note(tx, delivery, now, who, "released" if released else "replayed")
-        return registrar.release(tx, delivery_id, now, who) if released else registrar.replay(tx, delivery_id, now)
-
-    delivery = await call.desk.store.write(work)
+    try:
+        delivery = await call.desk.store.write(
+            lambda tx: byhand.read_again(tx, delivery_id, now, who, release=released)
+        )
+    except byhand.NotAgain as problem:
+        raise ProblemError(409, str(problem)) from None
     if delivery is None:
         raise _unknown(call)
     call.desk.poke(delivery.source)
@@ -90,17 +80,6 @@ async def _again(call: Call, *, released: bool) -> ASGIApp:
     if row is None:
         raise _unknown(call)
     return json_reply({name: value for name, value in row.items() if name != "body"})
-
-
-def _note(tx: Tx, delivery: Delivery, now: float, who: str, what: str) -> None:
-    job = tx.jobs.find(delivery.source, delivery.job_id) if delivery.job_id is not None else None
-    if job is not None:
-        note = f"delivery {delivery.id} {what} ({delivery.verdict.value})"
-        tx.jobs.note(
-            HistoryEntry(
-                job.source, job.job_id, now, job.state, job.state, None, who, DeliveryId(delivery.id), note=note
-            )
-        )
 
 
 def _id(call: Call) -> DeliveryId:

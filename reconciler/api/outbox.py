@@ -2,7 +2,8 @@
 
 from starlette.types import ASGIApp
 
-from receiver.records import HistoryEntry, Message
+from receiver import byhand
+from receiver.records import Message
 from receiver.store.base import Tx
 from receiver.store.views import Row
 from reconciler.api import shapes
@@ -76,16 +77,7 @@ async def redeliver(call: Call) -> ASGIApp:
     """Hand a message over again, dead ones too."""
     await call.body(Nothing)
     message_id, now, who = call.path["message_id"], call.desk.clock.now(), call.who
-
-    def work(tx: Tx) -> Message | None:
-        message = tx.outbox.revive(message_id, now)
-        job = tx.jobs.find(message.source, message.job_id) if message and message.job_id is not None else None
-        if job is not None:
-            note = f"message {message_id} to be delivered again"
-            tx.jobs.note(HistoryEntry(job.source, job.job_id, now, job.state, job.state, None, who, note=note))
-        return message
-
-    if await call.desk.store.write(work) is None:
+    if await call.desk.store.write(lambda tx: byhand.tell_again(tx, message_id, now, who)) is None:
         raise _unknown(call)
     return json_reply(await _message(call))
 
