@@ -49,7 +49,7 @@ def understood(delivery: Delivery, source: SourceSettings | None) -> Understood:
     try:
         document = jsontext.parse_object(delivery.body)
     except jsontext.NotJson as error:
-        return Understood(delivery, {}, Reading(problem=f"malformed: {error}"))
+        return Understood(delivery, {}, Reading(problem=str(error)))
     try:
         reading = source.facts.read(RawRequest(delivery.headers, delivery.body), document, source)
     except Exception:  # an adapter is anybody's file: what it cannot read must not hold up the rest

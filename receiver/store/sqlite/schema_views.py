@@ -44,7 +44,7 @@ PLAINER_VIEWS = """
 DROP VIEW quarantined_deliveries;
 CREATE VIEW quarantined_deliveries AS
   SELECT id, source, received_at, reason, job_id, event,
-    CASE WHEN reason <> 'bad UTF-8' THEN CAST(body AS TEXT) END AS body_text
+    CASE WHEN reason NOT IN ('bad UTF-8', 'damaged') THEN CAST(body AS TEXT) END AS body_text
   FROM deliveries WHERE verdict = 'quarantined';
 DROP VIEW rescued_jobs;
 CREATE VIEW rescued_jobs AS
