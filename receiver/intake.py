@@ -38,6 +38,8 @@ _LARGE_BYTES = 65_536
 """Larger bodies are judged in a thread: hashing and parsing megabytes must not hold up everybody's answer."""
 _SHED_S = 1.0
 """One word for all that had to be refused meanwhile: asking about open jobs once finds them all."""
+_REREADS_PER_S = 20.0
+"""A secret file is read again at most this often for each source, whatever strangers send."""
 _QUIET_S = 10.0
 """A refusal of one kind is logged at most this often; a stranger must not fill the log. All are counted."""
 
@@ -52,6 +54,23 @@ class Gate:
     token: Secret | None
     budget_s: float
     """From the last byte of the body to the answer."""
+
+
+@dataclass(slots=True)
+class _Rereads:
+    """How often one source's secret files may still be read again."""
+
+    left: float = _REREADS_PER_S
+    at: float = 0.0
+
+    def allowed(self, at: float) -> bool:
+        """Whether it may be done now; if so, it counts."""
+        self.left = min(_REREADS_PER_S, self.left + max(0.0, at - self.at) * _REREADS_PER_S)
+        self.at = at
+        if self.left < 1.0:
+            return False
+        self.left -= 1.0
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +114,7 @@ class Intake:
         self._gates = {name.encode(): _gate(name, source, settings) for name, source in sources.items()}
         self._open = {b"/in/" + name: Visit(gate) for name, gate in self._gates.items() if gate.token is None}
         """The paths without a token, whole: nothing about them is secret, so they are looked up."""
+        self._rereads = {name: _Rereads() for name in sources}
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="intake")
         self._log = structlog.get_logger("receiver.intake").bind()
         self._shed_soon: dict[str, asyncio.TimerHandle] = {}
@@ -141,11 +161,10 @@ class Intake:
         started, now = self._clock.monotonic(), self._clock.now()
         gate = visit.gate
         try:
-            if len(request.body) > _LARGE_BYTES:
-                loop = asyncio.get_running_loop()
-                judged = await loop.run_in_executor(self._threads, _judge, gate, request, now)
-            else:
-                judged = _judge(gate, request, now)
+            known = _secrets(gate)
+            judged = await self._judged(gate, request, now)
+            if isinstance(judged, Refused) and known is not None and await self._changed(gate, known):
+                judged = await self._judged(gate, request, now)
             if isinstance(judged, Refused):
                 claim.release()
                 return self._refused(gate.name, answers.UNPROVEN, judged.reason)
@@ -163,6 +182,20 @@ class Intake:
         self.counters.acknowledge(gate.name, self._clock.monotonic() - started, now)
         self._log.debug(DELIVERY_RECORDED, source=gate.name, id=delivery.id, verdict=delivery.verdict.value)
         return judged.answer or answers.recorded(delivery.id)
+
+    async def _judged(self, gate: Gate, request: RawRequest, now: float) -> "_Judged | Refused":
+        if len(request.body) <= _LARGE_BYTES:
+            return _judge(gate, request, now)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _judge, gate, request, now)
+
+    async def _changed(self, gate: Gate, known: tuple[str, ...]) -> bool:
+        """Whether the source's secrets are others than those a request was refused by: a rotation rewrites the file
+        while we run, and what the new secret signed must not be refused for it."""
+        secret = gate.settings.secret
+        assert secret is not None
+        if secret.values() == known and self._rereads[gate.name].allowed(self._clock.monotonic()):
+            await asyncio.get_running_loop().run_in_executor(self._threads, secret.refresh)
+        return secret.values() != known
 
     def _delivery(self, visit: Visit, request: RawRequest, remote: str, now: float, judged: _Judged) -> Delivery:
         """What is kept of a request, secrets masked."""
@@ -215,6 +248,12 @@ def _gate(name: str, source: SourceSettings, intake: IntakeSettings) -> Gate:
     provider = provider_named(source.provider)
     budgets = [intake.ack_budget_s, provider.ack_budget_s, source.ack_budget_s or intake.ack_budget_s]
     return Gate(name, source, provider, source.path_token, min(budgets))
+
+
+def _secrets(gate: Gate) -> tuple[str, ...] | None:
+    """The source's secrets, if they stand in files that may be rewritten."""
+    secret = gate.settings.secret
+    return secret.values() if secret is not None and secret.paths else None
 
 
 def _judge(gate: Gate, request: RawRequest, now: float) -> _Judged | Refused:
