@@ -89,6 +89,8 @@ class Asker:
     clock: Clock
     adopts_since: float
     adopts: bool = True
+    pause: Callable[[float], Awaitable[object]] = asyncio.sleep
+    """How to wait for the budget; a test lets its own clock run."""
 
     async def run(
         self,
@@ -164,7 +166,7 @@ class Asker:
             why_not, taken, wait_s = await self.store.write(self._take)
             if taken or why_not is not None:
                 return why_not
-            await asyncio.sleep(min(max(wait_s, 0.005), 5.0))  # a wall clock that steps must not make this long
+            await self.pause(min(max(wait_s, 0.005), 5.0))  # a wall clock that steps must not make this long
 
     def _take(self, tx: Tx) -> tuple[str | None, int, float]:
         now = self.clock.now()

@@ -6,7 +6,7 @@ who wants to know) are asked about between the questions of a long pass.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -72,8 +72,10 @@ class Sweep:
         outbound: Outbound,
         clock: Clock,
         chance: Random,
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._store = store
+        self._pause = pause
         self._clock = clock
         self._ledger = ledger
         self._sources = sources
@@ -168,7 +170,7 @@ class Sweep:
         rules = self._rules[source.name]
         judge = self._judges[source.name]
         adopts = source.adopt_unregistered and source.facts.lists
-        return Asker(source, rules, self._store, self._outbound, judge, self._clock, since, adopts)
+        return Asker(source, rules, self._store, self._outbound, judge, self._clock, since, adopts, self._pause)
 
     async def _ask_due(self, source: SourceSettings, report: PassReport) -> None:
         now = self._clock.now()
