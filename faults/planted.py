@@ -59,8 +59,7 @@ def answered_errors() -> None:
         self._records.clear()
         with contextlib.suppress(Exception):
             self.transact(lambda tx: tx.deliveries.add([pending.delivery for pending in group]))
-        for pending in group:
-            self._answer(pending, None)
+        self._answer(group)
 
     writer.Writer.commit_waiting = careless  # type: ignore[method-assign]  # that is the bug
 

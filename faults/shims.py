@@ -41,6 +41,7 @@ class Injector:
 
     def __init__(self, folder: Path, root: Path) -> None:
         """Faults hit files whose path begins with `root`; everything it needs is kept in `folder`."""
+        self._skip = 0
         self._library = compiled("injector", folder)
         control = folder / "control"
         control.write_bytes(bytes(24))
@@ -54,8 +55,14 @@ class Injector:
 
     def hit(self, mask: int, error: int = 0, *, skip: int = 0, left: int = FOR_EVER, wait_ms: int = 0) -> None:
         """From now on calls of this kind fail with `error` after `wait_ms`."""
+        self._skip = skip
         self._map[4:24] = struct.pack("<5i", error, skip, left, 0, wait_ms)
         self._map[0:4] = struct.pack("<i", mask)
+
+    @property
+    def let_through(self) -> int:
+        """How many of `skip` calls were let through."""
+        return self._skip - int(struct.unpack("<i", self._map[8:12])[0])
 
     def mend(self) -> int:
         """No more faults; how many calls the last one hit."""

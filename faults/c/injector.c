@@ -66,6 +66,7 @@ PWRITE(pwrite) PWRITE(pwrite64)
 ssize_t write(int fd, const void *data, size_t n) { NEXT(ssize_t, "write", int, const void *, size_t); if (FD(fd, WRITE)) return -1; return next(fd, data, n > 1 && FD(fd, HALF) ? n / 2 : n); }
 #define PREAD(f) ssize_t f(int fd, void *data, size_t n, off_t at) { NEXT(ssize_t, #f, int, void *, size_t, off_t); return FD(fd, READ) ? -1 : next(fd, data, n, at); }
 PREAD(pread) PREAD(pread64)
+ssize_t read(int fd, void *data, size_t n) { NEXT(ssize_t, "read", int, void *, size_t); return FD(fd, READ) ? -1 : next(fd, data, n); }
 #define FLUSH(f) int f(int fd) { NEXT(int, #f, int); return FD(fd, SYNC) ? -1 : next(fd); }
 FLUSH(fsync) FLUSH(fdatasync)
 #define TRUNCATE(f) int f(int fd, off_t n) { NEXT(int, #f, int, off_t); return FD(fd, SIZE) ? -1 : next(fd, n); }

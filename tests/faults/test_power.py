@@ -28,5 +28,5 @@ def test_what_was_acknowledged_survives_the_power_going(tmp_path: Path) -> None:
     "planted", ["synchronous-off", "synchronous-normal", "acknowledge-first", "no-spill-sync", "no-folder-sync"]
 )
 def test_less_than_a_sync_before_the_answer_is_caught(planted: str, tmp_path: Path) -> None:
-    """The check can fail: weaker settings, answering before the commit, a journal not synced in its bytes or its name."""
+    """The check can fail: weaker settings, answering before the commit, a journal that is not synced or not named."""
     assert lose(tmp_path, planted=planted, points=12, subsets=0, seconds=0.25, models=("posix",)).faults

@@ -108,17 +108,27 @@ class Writer:
 
     def _run(self) -> None:
         while True:
-            self._take(block=not (self._records or self._work))
-            if self._records:
-                self.commit_waiting()
-            elif self._work:
-                self._do(self._work.popleft())
-            elif self._closing and self._queue.empty():
-                break
-            else:
-                self._idle()
+            try:
+                if not self._turn():
+                    break
+            except Exception:
+                # Somebody's callback failed. Nobody else would ever commit anything again if this thread ended.
+                log.exception("store.writer_failed")
         if self._connection is not None:
             self._connection.close()
+
+    def _turn(self) -> bool:
+        """Take what has come and do one thing; False when there is nothing left to do for ever."""
+        self._take(block=not (self._records or self._work))
+        if self._records:
+            self.commit_waiting()
+        elif self._work:
+            self._do(self._work.popleft())
+        elif self._closing and self._queue.empty():
+            return False
+        else:
+            self._idle()
+        return True
 
     def _take(self, *, block: bool) -> None:
         try:
