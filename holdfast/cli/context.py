@@ -1,6 +1,7 @@
 """What every command shares: where the configuration is, how errors end, how tables and JSON are printed."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -64,7 +65,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
         count += 1
     # Into a file or a pipe there is no width to fit: lines are cut for nobody.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    # NO_COLOR is taken at its word: no bold and no italics either.
+    console = Console(
+        width=None if sys.stdout.isatty() else 200, force_terminal=False if os.environ.get("NO_COLOR") else None
+    )
     if count:
         console.print(table)
     else:

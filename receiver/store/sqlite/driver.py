@@ -40,6 +40,9 @@ CHECKPOINT_PAGES = 2000
 """The log is folded into the file whenever it has grown by this many pages of 4 KiB."""
 
 
+FOREIGN = "it holds tables of another program; point store.url at a file of its own"
+
+
 def version() -> str:
     """The version of the SQLite library in use."""
     return str(sqlite3.sqlite_version)
@@ -66,6 +69,9 @@ def open_writer(path: Path) -> Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o664))
     try:
         connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+        if is_foreign(connection):  # before WAL is set, for that is written into the file
+            connection.close()
+            raise StoreUnavailable(f"opening the database {path}: {FOREIGN}")
         mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA mmap_size=0")  # reads through a map would hide I/O errors as signals
@@ -84,6 +90,12 @@ def open_writer(path: Path) -> Connection:
             "is it on a network file system?"
         )
     return connection
+
+
+def is_foreign(connection: Connection) -> bool:
+    """Whether the file holds tables and none of them is ours."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return bool(tables) and "_sqlite_migrations" not in tables
 
 
 def open_reader(path: Path) -> Connection:

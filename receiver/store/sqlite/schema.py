@@ -7,7 +7,7 @@ BEGIN IMMEDIATE (two processes starting together would otherwise race).
 from sqlite_utils import Database, Migrations
 
 from receiver.errors import StoreUnavailable
-from receiver.store.sqlite.driver import Connection, sqlite3
+from receiver.store.sqlite.driver import FOREIGN, Connection, is_foreign, sqlite3
 from receiver.store.sqlite.gaps import GAPS
 from receiver.store.sqlite.schema_views import NOW, PLAINER_VIEWS, VIEWS
 
@@ -299,11 +299,8 @@ def migrate(connection: Connection) -> list[str]:
                 f"opening the database: it was written by a newer version of Holdfast (step {newer}); "
                 "install that version, or point store.url at another file"
             )
-        tables = database.table_names()
-        if tables and "_sqlite_migrations" not in tables:
-            raise StoreUnavailable(
-                "opening the database: it holds tables of another program; point store.url at a file of its own"
-            )
+        if is_foreign(connection):
+            raise StoreUnavailable(f"opening the database: {FOREIGN}")
         pending = [migration.name for migration in migrations.pending(database)]
         if pending:
             migrations.apply(database)

@@ -119,7 +119,10 @@ class SqliteStore:
         meta = SqliteMeta(connection)
         self._recorded = recorded_ever(connection)
         mark = self._mark.read()
-        lost = missing(mark, last, self._recorded) or 0
+        connection.execute("BEGIN IMMEDIATE")  # one look: the reconciler may prune meanwhile
+        removed = meta.removed()
+        connection.execute("COMMIT")
+        lost = (missing(mark, last, self._recorded) or 0) + removed
         if report.moved_to is not None:
             lost += report.mark.count if report.mark else 0  # until they are brought back from the damaged file
         self._missing = int(meta.get("deliveries.missing") or 0) + lost

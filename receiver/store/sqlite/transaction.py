@@ -12,6 +12,13 @@ from receiver.store.sqlite.outbox import SqliteOutbox
 from receiver.store.sqlite.salvage import insert
 from receiver.store.sqlite.sources import SqliteSources
 
+PRUNED = "deliveries.pruned"
+"""Deliveries that are gone and were meant to go, or were reported as missing."""
+THERE = (
+    "SELECT (SELECT coalesce(sum(n), 0) FROM tallies WHERE kind = 'deliveries')"
+    " + (SELECT count(*) FROM deliveries WHERE verdict = 'new')"
+)
+
 
 class SqliteMeta:
     """Keeps the promises of `base.Meta`."""
@@ -28,6 +35,16 @@ class SqliteMeta:
             "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             (key, value),
         )
+
+    def removed(self) -> int:
+        """How many deliveries somebody else than retention has removed since this was last asked. Rows are counted by
+        the tallies and the index of unread ones, never one by one."""
+        recorded, pruned = self.get("deliveries.recorded"), self.get(PRUNED)
+        there = int(self._c.execute(THERE).fetchone()[0])
+        gone = int(recorded or there) - int(pruned or 0) - there
+        if gone or pruned is None:
+            self.put(PRUNED, str(int(pruned or 0) + gone))
+        return max(0, gone) if pruned is not None else 0
 
     def restore(self, table: str, rows: Sequence[dict[str, Any]]) -> int:
         new = insert(self._c, table, list(rows))
@@ -69,6 +86,8 @@ class SqliteMeta:
         before = clock.text(retention.deliveries_before)
         doomed = [row[0] for row in rows if row[4] < before and not self._protected(row, retention)]
         self._c.executemany("DELETE FROM deliveries WHERE id = ?", [(delivery_id,) for delivery_id in doomed])
+        if doomed:
+            self.put(PRUNED, str(int(self.get(PRUNED) or 0) + len(doomed)))
         goes_on = len(rows) == limit
         self.put("prune.deliveries", str(rows[-1][0]) if goes_on else "0")
         return len(doomed), goes_on
@@ -134,7 +153,6 @@ class SqliteMeta:
                 (clock.text(retention.polls_before),),
             )
         return gone
-
 
     def _prune_gaps(self, retention: Retention, limit: int) -> int:
         if retention.deliveries_before is None:
