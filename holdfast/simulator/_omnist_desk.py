@@ -50,7 +50,7 @@ class Desk:
     async def _set(self, request: Request) -> Response:
         asked = await json_object(request)
         omnist = self._omnist
-        first = omnist.webhook_url is None and not omnist.target.secrets
+        first = omnist.webhook_url is None and not omnist.target.told
         default = omnist.target.enabled or omnist.webhook_url is None
         enabled = default if asked is None else asked.get("enabled", default)
         if asked is None or not isinstance(enabled, bool):
@@ -62,6 +62,7 @@ class Desk:
         omnist.webhook_url, omnist.target.enabled = url, enabled
         body: dict[str, Any] = {"webhook": self._webhook()}
         if first:
+            omnist.target.told = True
             body["new_signing_secret"] = omnist.target.secret.value
         return JSONResponse(body)
 
@@ -70,6 +71,7 @@ class Desk:
             return self._omnist.error(404, "No webhook target is configured.")
         previous = self._omnist.target.secret  # made now, if it was never used
         secret = self._omnist.target.rotate(self._omnist.clock.now())
+        self._omnist.target.told = True
         assert secret.version == previous.version + 1, "a rotation counts up"
         return JSONResponse({"new_signing_secret": secret.value, "signing_secret": secret.shown()})
 

@@ -49,6 +49,8 @@ class Target:
         """`seed` names the draws of secrets; `secret` is the first one, if it is given."""
         self._seed = seed
         self.enabled = True
+        self.told = secret is not None
+        """Whether somebody was given a secret; the API tells one only when it is new."""
         self.secrets: list[Secret] = [] if secret is None else [Secret(secret, 1)]
 
     @property
