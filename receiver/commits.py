@@ -7,8 +7,9 @@ Nothing here cancels a commit: it goes on whether or not anybody still waits for
 
 import asyncio
 import contextlib
-import threading
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from receiver.admission import Claim
@@ -37,9 +38,10 @@ class Recorder(Protocol):
 class _Waiting:
     """One delivery on its way to the disk."""
 
-    __slots__ = ("claim", "deadline", "future")
+    __slots__ = ("claim", "deadline", "delivery", "future")
 
-    def __init__(self, claim: Claim, future: "asyncio.Future[bool]", deadline: float) -> None:
+    def __init__(self, delivery: Delivery, claim: Claim, future: "asyncio.Future[bool]", deadline: float) -> None:
+        self.delivery = delivery
         self.claim = claim
         self.future = future
         self.deadline = deadline
@@ -52,9 +54,10 @@ class Commits:
         self._recorder = recorder
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[_Waiting] = set()
+        self._gathered: list[_Waiting] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._lock = threading.Lock()
-        self._ready: list[tuple[_Waiting, StoreUnavailable | None]] = []
+        self._ready: deque[tuple[_Waiting, StoreUnavailable | None]] = deque()
+        self._waking = False
 
     async def keep(self, delivery: Delivery, claim: Claim, limit_s: float) -> bool:
         """Have a delivery recorded: True when it is durable, False when that takes longer than the limit.
@@ -62,12 +65,10 @@ class Commits:
         `claim` is released when the recorder is through with the body, in time or not. Raises StoreUnavailable.
         """
         loop = self._loop = asyncio.get_running_loop()
-        waiting = _Waiting(claim, loop.create_future(), loop.time() + limit_s)
-        try:
-            self._recorder.submit(delivery, lambda error: self._done(waiting, error))
-        except BaseException:
-            claim.release()
-            raise
+        waiting = _Waiting(delivery, claim, loop.create_future(), loop.time() + limit_s)
+        if not self._gathered:
+            loop.call_soon(self._hand_over)
+        self._gathered.append(waiting)
         self._waiting.add(waiting)
         if self._timer is None:
             self._timer = loop.call_later(_TICK_S, self._look)
@@ -76,19 +77,30 @@ class Commits:
         finally:
             self._waiting.discard(waiting)
 
+    def _hand_over(self) -> None:
+        """Give the recorder what one turn of the loop brought, in one go: woken by the first of them, it would take
+        the interpreter's lock from the loop and commit that one alone."""
+        gathered, self._gathered = self._gathered, []
+        for waiting in gathered:
+            try:
+                self._recorder.submit(waiting.delivery, partial(self._done, waiting))
+            except Exception as error:  # noqa: BLE001 - whoever waits for this one hears it; the others go on
+                waiting.claim.release()
+                if not waiting.future.done():
+                    waiting.future.set_exception(error)
+
     def _done(self, waiting: _Waiting, error: StoreUnavailable | None) -> None:
         """The recorder is through with a delivery. Any thread; the first of a batch wakes the loop, the rest ride."""
-        with self._lock:
-            self._ready.append((waiting, error))
-            first = len(self._ready) == 1
-        if first and self._loop is not None:
+        self._ready.append((waiting, error))
+        if not self._waking and self._loop is not None:
+            self._waking = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        with self._lock:
-            ready, self._ready = self._ready, []
-        for waiting, error in ready:
+        self._waking = False  # first: what is added from here on wakes the loop again, at worst once too often
+        while self._ready:
+            waiting, error = self._ready.popleft()
             waiting.claim.release()
             if waiting.future.done():
                 continue

@@ -27,9 +27,7 @@ def mask_headers(headers: Headers, secret_header: str | None, hidden: Sequence[s
     `secret_header`: the header this source proves itself with, lower case. `hidden`: texts that must not be stored
     wherever they stand: a proxy may repeat the whole URL, path token and all, in a header of its own.
     """
-    return tuple(
-        (name, MASK)
-        if names_a_secret(name) or name == secret_header or (hidden and any(text in value for text in hidden))
-        else (name, value)
-        for name, value in headers
-    )
+    kept = [(pair[0], MASK) if pair[0] == secret_header or names_a_secret(pair[0]) else pair for pair in headers]
+    for text in hidden:
+        kept = [(pair[0], MASK) if text in pair[1] else pair for pair in kept]
+    return tuple(kept)
