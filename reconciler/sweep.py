@@ -107,7 +107,6 @@ class Sweep:
         if state.sweep_wanted_at is not None:
             await self._make_all_due(name)
             await self._store.write(lambda tx: tx.sources.put(replace(tx.sources.get(name), sweep_wanted_at=None)))
-        await self._end_unreachable(source)
         report.blocked = blocked(state, self._clock.now())
         if report.blocked is None:
             await self._ask_due(source, report)
@@ -115,6 +114,7 @@ class Sweep:
             await self._adopt(source, report)
         if source.api_key is None:
             await line.held.expire()
+        await self._end_unreachable(source)
         return report
 
     async def clock_stepped(self) -> None:
@@ -256,13 +256,17 @@ class Sweep:
         log.info("sweep.speechless", source=source.name, jobs=len(jobs), tick_s=rules.tick_s)
 
     async def _end_unreachable(self, source: SourceSettings) -> None:
-        """Jobs past their deadline whose provider gave no answer since, for longer than `give_up_after_s`."""
+        """Jobs past their deadline whose provider gave no answer since, for longer than `give_up_after_s`. One whose
+        question is due has its question first: it may be we who were away for so long."""
         now = self._clock.now()
 
         def end(tx: Tx) -> None:
+            asking = blocked(tx.sources.get(source.name), now) is None
             for job in tx.jobs.overdue(source.name, now, STEP):
                 limit = max(job.deadline_at or now, timetable.started(job) + source.give_up_after_s)
                 answered = job.asked_at is not None and job.deadline_at is not None and job.asked_at >= job.deadline_at
+                if asking and job.next_poll_at is not None and job.next_poll_at <= now:
+                    continue
                 if now >= limit and not (answered and now < limit + source.give_up_after_s):
                     note = f"the provider could not be asked: {job.last_error or 'no answer'}"
                     give_up(tx, self._ledger, job, now, reason=Reason.UNREACHABLE, by=By.DEADLINE, note=note)

@@ -39,10 +39,11 @@ class Scene:
     extra: dict[str, Any] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=ManualClock)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
     store: SqliteStore = field(init=False)
 
     def __post_init__(self) -> None:
-        self.settings = Settings.model_validate({"sources": {**SOURCES, **self.extra}})
+        self.settings = Settings.model_validate({**self.config, "sources": {**SOURCES, **self.extra}})
         rules = {name: source.reconcile(self.settings.reconcile) for name, source in self.settings.sources.items()}
 
         def late(job: Job, now: float) -> float | None:
@@ -59,9 +60,11 @@ class Scene:
         if hasattr(self, "store"):
             self.store.close()
         self.store = SqliteStore(SqliteOptions(self.path), self.clock)
-        self.interpreter = Interpreter(
-            self.store, self.settings.sources, self.ledger, self.clock, lambda *urged: self.asked.append(urged)
-        )
+        self.interpreter = Interpreter(self.store, self.settings.sources, self.ledger, self.clock, self.wake)
+
+    def wake(self, source: str, job_id: str) -> None:
+        """Somebody is to ask about a job at once."""
+        self.asked.append((source, job_id))
 
     async def register(self, job_id: str, source: str = "known", **facts: Any) -> Registered:
         """The application registers a job."""
