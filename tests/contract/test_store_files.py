@@ -1,15 +1,19 @@
 """The database file: whose it is, and whether rows are missing from it."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from receiver.clock import SystemClock
 from receiver.errors import StoreUnavailable
+from receiver.records import Delivery
 from receiver.store.base import Retention
 from receiver.store.sqlite import driver
 from receiver.store.sqlite.driver import sqlite3
+from receiver.store.sqlite.store import SqliteOptions, SqliteStore
 from tests.receiver.scene import Scene
-from tests.support import START
+from tests.support import START, aeventually
 
 
 def by_hand(path: Path, statement: str) -> None:
@@ -65,3 +69,24 @@ async def test_rows_that_were_pruned_are_not_missing(fast_folder: Path) -> None:
 
     assert gone["deliveries"] == 5
     assert missing == 0
+
+
+async def test_a_start_waits_for_nobody(fast_folder: Path) -> None:
+    """While somebody else holds the database, a receiver starts all the same and acknowledges into the journal."""
+    path = fast_folder / "holdfast.db"
+    SqliteStore(SqliteOptions(path), SystemClock()).close()
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    store = SqliteStore(SqliteOptions(path, spill_after_s=0.05), SystemClock())
+    try:
+        await store.record(Delivery(store.next_id(), "known", START, "192.0.2.1", (), b"{}", sha256(b"{}").hexdigest()))
+        waiting = store.health().spill_records
+        holder.execute("ROLLBACK")
+        await aeventually(lambda: store.health().spill_records == 0)
+        kept = await store.read(lambda view: view.deliveries()[0])
+    finally:
+        holder.close()
+        store.close()
+
+    assert waiting == 1
+    assert [row["source"] for row in kept] == ["known"]

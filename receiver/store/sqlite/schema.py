@@ -279,6 +279,14 @@ def statements(script: str) -> list[str]:
 KNOWN = [migration.name for migration in migrations.pending(Database(memory=True))]
 
 
+def _is_up(connection: Connection) -> bool:
+    """Whether exactly the steps known here have been applied."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
+        return False
+    rows = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'holdfast'").fetchall()
+    return {name for (name,) in rows} == set(KNOWN)
+
+
 def newer_step(connection: Connection) -> str | None:
     """A step in the file that this version does not know; None when there is none."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
@@ -290,6 +298,8 @@ def newer_step(connection: Connection) -> str | None:
 def migrate(connection: Connection) -> list[str]:
     """Bring the schema up, all pending steps in one transaction. Returns their names; raises StoreUnavailable when
     the file was written by a newer version."""
+    if _is_up(connection):
+        return []  # nobody is waited for: a start must not depend on whoever holds the database now
     database = Database(connection, execute_plugins=False)
     connection.execute("BEGIN IMMEDIATE")
     try:

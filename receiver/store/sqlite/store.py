@@ -17,18 +17,18 @@ import structlog
 
 from receiver.clock import Clock, SystemClock
 from receiver.errors import StoreUnavailable
-from receiver.marks import HighWaterMark, missing
+from receiver.marks import HighWaterMark
 from receiver.records import Delivery, DeliveryId
 from receiver.spill import SpillJournal
 from receiver.store.base import StoreHealth, Tx, View
 from receiver.store.sqlite import driver, schema
-from receiver.store.sqlite.boot import BootReport, inspect, recorded_ever
+from receiver.store.sqlite.boot import BootReport, inspect
 from receiver.store.sqlite.driver import Connection, sqlite3
 from receiver.store.sqlite.filesystem import file_system
 from receiver.store.sqlite.maintenance import copy_to
 from receiver.store.sqlite.salvage import salvage, waiting
 from receiver.store.sqlite.spilling import Spiller
-from receiver.store.sqlite.transaction import SqliteMeta
+from receiver.store.sqlite.stock import take_stock
 from receiver.store.sqlite.views import SqliteView
 from receiver.store.sqlite.writer import Pending, Work, Writer
 
@@ -115,29 +115,11 @@ class SqliteStore:
 
     def _catch_up(self, connection: Connection, report: BootReport) -> None:
         """Where ids and counts go on from, and whether rows are missing that an earlier life had committed."""
-        last = int(connection.execute("SELECT coalesce(max(id), 0) FROM deliveries").fetchone()[0])
-        meta = SqliteMeta(connection)
-        self._recorded = recorded_ever(connection)
         mark = self._mark.read()
-        connection.execute("BEGIN IMMEDIATE")  # one look: the reconciler may prune meanwhile
-        removed = meta.removed()
-        connection.execute("COMMIT")
-        lost = (missing(mark, last, self._recorded) or 0) + removed
-        if report.moved_to is not None:
-            lost += report.mark.count if report.mark else 0  # until they are brought back from the damaged file
-        self._missing = int(meta.get("deliveries.missing") or 0) + lost
-        if lost:
-            meta.put("deliveries.missing", str(self._missing))
-            log.error(
-                "store.rows_missing",
-                missing=lost,
-                what="deliveries that were acknowledged are missing from the database; see docs/reliability.md",
-            )
-            with contextlib.suppress(OSError):
-                self._mark.reset(last, self._recorded)
-        self._newest = last
+        standing = take_stock(connection, self._mark, report)
+        self._newest, self._recorded, self._missing = standing.last_id, standing.recorded, standing.missing
         marks = [each.last_id for each in (mark, report.mark) if each is not None]
-        self._last_id = max(last, self._journal.last_id, *marks)
+        self._last_id = max(standing.last_id, self._journal.last_id, *marks)
 
     def _log_durability(self) -> None:
         kind, remote = file_system(self._options.path)
