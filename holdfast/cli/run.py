@@ -2,10 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from holdfast.cli.context import load_settings, state_of
+
+if TYPE_CHECKING:
+    from holdfast.sidecar import Sidecar
 
 
 @click.command()
@@ -21,14 +25,20 @@ def run(ctx: click.Context) -> None:
     serve(sidecar, _announced(sidecar))
 
 
-@contextlib.contextmanager
-def _announced(sidecar: "object") -> Iterator[None]:
-    """Tell a person where to post and how to register a job."""
-    from holdfast.sidecar import Sidecar
+def _in_a_shell(sidecar: "Sidecar") -> str:
+    """How a shell gets at the API's token; never the token itself."""
+    secret = sidecar.settings.api.token
+    first = secret.references[0] if secret else ""
+    if first.startswith("env:"):
+        return f"${first.removeprefix('env:')}"
+    return f"$(head -n1 '{secret.paths[0]}')" if secret and first.startswith("file:") else "TOKEN"
 
-    assert isinstance(sidecar, Sidecar)
+
+@contextlib.contextmanager
+def _announced(sidecar: "Sidecar") -> Iterator[None]:
+    """Tell a person where to post and how to register a job."""
     intake, api = sidecar.addresses()["intake"], sidecar.addresses()["api"]
-    token = ' -H "Authorization: Bearer $HOLDFAST_API_TOKEN"' if sidecar.settings.api.token else ""
+    token = f' -H "Authorization: Bearer {_in_a_shell(sidecar)}"' if sidecar.settings.api.token else ""
     click.echo(f"Providers post to:   {intake}/in/SOURCE/PATH_TOKEN")
     for name, source in sidecar.settings.sources.items():
         behind = "/PATH_TOKEN" if source.path_token else ""

@@ -49,15 +49,14 @@ class Ledger:
     wrongs: list[str] = field(default_factory=list)
 
     def as_dict(self, crashes: int) -> dict[str, Any]:
-        """The JSON form of `holdfast demo --json`."""
-        figures = asdict(self.total)
-        head = ("submitted", *COUNTS)
-        return (
-            {name: figures[name] for name in head}
-            | {"crashes": crashes}
-            | {name: value for name, value in figures.items() if name not in head}
-            | {"sources": {name: asdict(account) for name, account in self.sources.items()}}
-        )
+        """The JSON form of `holdfast demo --json`. Every source lived through every crash."""
+
+        def figures(account: Account) -> dict[str, Any]:
+            known, head = asdict(account), ("submitted", *COUNTS)
+            rest = {name: value for name, value in known.items() if name not in head}
+            return {name: known[name] for name in head} | {"crashes": crashes} | rest
+
+        return figures(self.total) | {"sources": {name: figures(account) for name, account in self.sources.items()}}
 
 
 def heard_messages(path: Path) -> list[dict[str, Any]]:
