@@ -42,8 +42,6 @@ DOCUMENT = "document"
 _MODALITY = {"message": "message", "follow_up_message": "message", "tool_call": "tool_call"}
 _ACTIONS = frozenset({*_MODALITY, "manual_update", "system_note", "document_upload", "api_activity"})
 _CANCELLED = frozenset({"cancelled", "canceled"})
-_WAITS_FOR_A_PERSON = "awaiting_approval"
-_UPDATES_WINDOW_S = 3600.0
 _PLACE = "In OmniAI open the workspace settings, then Webhooks"
 _DOCUMENT_LISTS = ("documents", "data", "items", "results")
 _ACTION_LISTS = ("actionLogs", "action_logs", "actions", "logs", "data", "items", "results")
@@ -155,7 +153,7 @@ def _read_lead_updated(event: str, document: dict[str, Any], extras: Extras) -> 
     canonical = json.dumps(document, sort_keys=True)  # a repeat need not keep the order of its fields
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     key = event_key(event, lead, digest)
-    return Reading(event=event, event_key=key, key_window_s=_UPDATES_WINDOW_S, passes_on=True)
+    return Reading(event=event, event_key=key, key_window_s=3600.0, passes_on=True)
 
 
 _EVENTS: Mapping[str, Callable[[str, dict[str, Any], Extras], Reading]] = {
@@ -218,7 +216,7 @@ def _finding(job: Job, row: dict[str, Any], is_document: bool, now: float, extra
     status = word(jsontext.at(row, "metadata", "extractionStatus") if is_document else row.get("status"))
     modality = DOCUMENT if is_document else _modality(word(row.get("type")))
     claim, reason = _claim(status, extras) or (Claim.RUNNING, None)
-    waits = (status or "").lower() == _WAITS_FOR_A_PERSON or _scheduled_later(row, now)
+    waits = (status or "").lower() == "awaiting_approval" or _scheduled_later(row, now)
     return Finding(
         job_id=job.job_id,
         claim=claim,
@@ -271,6 +269,8 @@ class OmniAI:
     key_horizon_s = 86400.0
     """At most three retries, the first after a minute, widening by an unknown factor (3.9): a day is ample."""
     lists = False
+    request_refs: Mapping[str, str] = {"leadId": "lead_id"}
+    """An upload names its lead in the form, and its answer does not (3.2)."""
 
     def authenticate(self, request: RawRequest, source: "SourceSettings", now: float) -> Authentication:
         """`secret_header` and `secret_mode`: the header's name is not documented and must be configured (OA-2)."""

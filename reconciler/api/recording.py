@@ -1,6 +1,7 @@
 """What an answer to a submission tells of jobs, put on record before the application sees the answer."""
 
 import zlib
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -13,6 +14,7 @@ from receiver.settings import SourceSettings
 from receiver.store.base import Tx
 from reconciler.api.desk import Desk
 from reconciler.api.guard import values
+from reconciler.api.peeking import Peek
 from reconciler.passing import Incoming
 
 log = structlog.get_logger("holdfast.api")
@@ -37,15 +39,27 @@ class UnreadableError(Exception):
     """The answer is encoded in a way that is not understood here, or unpacks into too much."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the request says of the job it starts."""
+
+    modality: str | None = None
+    """Instead of the one the provider's adapter reads from the path."""
+    refs: dict[str, str] = field(default_factory=dict)
+    """By the caller."""
+    peek: Peek | None = None
+    """Its body, for the refs that stand in it."""
+
+
 class Recording:
     """Looks into one answer. It never raises: whatever goes wrong is a doubt, and is logged."""
 
-    def __init__(self, desk: Desk, source: SourceSettings, method: str, path: str, modality: str | None) -> None:
+    def __init__(self, desk: Desk, source: SourceSettings, method: str, path: str, request: Told) -> None:
         self.source = source
         self._desk = desk
         self._method = method
         self._path = path
-        self._modality = modality
+        self._request = request
 
     def wanted(self, incoming: Incoming) -> bool:
         """Whether the answer may tell of a job."""
@@ -94,11 +108,16 @@ class Recording:
         return Registration(
             source=self.source.name,
             job_id=told.job_id,
-            modality=self._modality or told.modality,
+            modality=self._request.modality or told.modality,
             poll_url=poll_url,
             alias=told.alias,
-            refs=told.refs,
+            refs={**self._peeked(), **(told.refs or {}), **self._request.refs} or None,
         )
+
+    def _peeked(self) -> dict[str, str]:
+        """The refs in the request's own fields, where the provider's adapter says that there are any."""
+        wanted = getattr(self.source.facts, "request_refs", {})
+        return self._request.peek.refs(wanted) if self._request.peek is not None else {}
 
     async def _register(self, told: list[Registration]) -> None:
         now = self._desk.clock.now()

@@ -21,8 +21,9 @@ from reconciler.api.call import Call
 from reconciler.api.guard import Guard, values
 from reconciler.api.models import MODALITY_LENGTH
 from reconciler.api.outlet import BrokenOffError, Outlet
+from reconciler.api.peeking import Peek, refs_in
 from reconciler.api.problem import ProblemError, bad_request
-from reconciler.api.recording import Recording
+from reconciler.api.recording import Recording, Told
 from reconciler.api.routing import ANY, TAIL, Answer, Route
 from reconciler.passing import HeaderPairs, Incoming, Outgoing, TooSlowError, UnreachableError
 
@@ -54,15 +55,19 @@ async def submit(call: Call) -> ASGIApp:
     if base_url is None:
         raise ProblemError(502, "the source has no base_url: there is nowhere to pass this on to")
     headers = call.request.headers.raw
+    refs = refs_in(headers)
+    peek = Peek(_body(call.request), headers) if _has_body(headers) else None
     outgoing = Outgoing(
         method=call.request.method,
         base_url=base_url,
         target=target_of(call),
         headers=forwarded(headers, source, call.parts.guard),
-        body=_body(call.request) if _has_body(headers) else None,
+        body=peek,
         timeout_s=source.reconcile(call.desk.settings.reconcile).http_timeout_s,
     )
-    recording = Recording(call.desk, source, call.request.method, call.path["path"], modality_of(headers))
+    recording = Recording(
+        call.desk, source, call.request.method, call.path["path"], Told(modality_of(headers), refs, peek)
+    )
     return Relay(call, outgoing, recording)
 
 
@@ -204,6 +209,7 @@ ROUTES = [
         handler=submit,
         summary="Pass a request on to the provider, and record the job it starts before answering",
         headers={
+            "X-Holdfast-Refs": "A JSON object of texts: what the job is asked about by, where no answer tells.",
             "X-Holdfast-Modality": "The job's modality, instead of the one read from the path.",
             "X-Holdfast-Token": "The API token, where Authorization is the caller's own for the provider.",
         },
