@@ -1,4 +1,4 @@
-"""A full disk and I/O errors of every kind on the running product: nothing acknowledged is lost, no restart is needed."""
+"""A full disk, a quota, I/O errors of every kind: nothing acknowledged is lost, and no restart is needed."""
 
 import contextlib
 import errno

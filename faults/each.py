@@ -86,8 +86,13 @@ def _delivery(store: SqliteStore, number: int) -> Delivery:
 def _record(store: SqliteStore, number: int, told: list[int]) -> bool:
     """Record one; note it when the store says it is kept."""
     delivery, ready, outcome = _delivery(store, number), threading.Event(), list[StoreUnavailable | None]()
+
+    def done(error: StoreUnavailable | None) -> None:
+        outcome.append(error)
+        ready.set()
+
     try:
-        store.submit(delivery, lambda error: (outcome.append(error), ready.set()))
+        store.submit(delivery, done)
     except StoreUnavailable:
         return False
     if ready.wait(_PATIENCE_S) and outcome[0] is None:

@@ -1,4 +1,4 @@
-"""Somebody else holds the database, or rebuilds it, or its disk stands still: nobody is refused and nobody waits long."""
+"""Somebody holds the database, or rebuilds it, or its disk stands still: nobody is refused and nobody waits long."""
 
 import time
 from pathlib import Path

@@ -9,7 +9,7 @@ import http.client
 import socket
 import threading
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,12 @@ class Product:
         env: Mapping[str, str] | None = None,
         planted: str = "",
         wait: bool = True,
+        command: Sequence[str] = (),
     ) -> RunningProcess:
-        """Start `holdfast ROLE`, broken on purpose when `planted` names how; waits until it answers."""
-        command = ["-m", "faults.planted", planted] if planted else ["-m", "holdfast"]
-        command += ["--config", str(self.config), role]
+        """Start `holdfast ROLE`, broken on purpose when `planted` names how; waits until it answers. `command` are the
+        arguments of Python instead, when it is to be started in another way."""
+        begins = ["-m", "faults.planted", planted] if planted else ["-m", "holdfast"]
+        command = command or [*begins, "--config", str(self.config), role]
         process = self.process = RunningProcess(command, env=env, pass_fds=[self.socket.fileno()])
         if wait:
             self.answers()

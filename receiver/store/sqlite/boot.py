@@ -168,14 +168,33 @@ def _checked(real: Path, mark: Mark | None, clock: Clock, budget_s: float) -> Bo
         with _reader(real) as connection:
             connection.set_progress_handler(lambda: clock.monotonic() > deadline, _STEPS_BETWEEN_LOOKS)
             report = replace(report, missing=_missing(connection, mark))
+            _read_schema_as_a_writer(connection)
             complaints = [str(row[0]) for row in connection.execute("PRAGMA quick_check(100)")]
+    except sqlite3.NotSupportedError as error:
+        return replace(report, state=BootState.DAMAGED, why=str(error))
     except sqlite3.Error as error:
         return _judged(error, report)
+    except UnicodeDecodeError as error:  # SQLite quotes the damaged schema, and that is no longer text
+        return replace(report, state=BootState.DAMAGED, why=f"the schema is not text: {error}")
     complaints = [line for line in complaints if line != "ok"]
     damage = [line for line in complaints if not _ROW_COMPLAINT.match(line)]
     if damage:
         return replace(report, state=BootState.DAMAGED, why=damage[0], checked=True)
     return replace(report, why=complaints[0] if complaints else "", checked=True)
+
+
+def _read_schema_as_a_writer(connection: Connection) -> None:
+    """Raise what a writer would: a read-only connection lets a flipped bit in a table's conditions pass, a writing one
+    then calls the whole schema malformed."""
+    statements = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE sql NOTNULL AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+    )
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as scratch:
+        for (statement,) in statements:
+            try:
+                scratch.execute(statement)
+            except sqlite3.Error as error:
+                raise sqlite3.NotSupportedError(f"the schema cannot be read: {error}") from error
 
 
 def _missing(connection: Connection, mark: Mark | None) -> int | None:
