@@ -107,7 +107,9 @@ def get(port: int, path: str) -> tuple[int, bytes]:
 
 def config_text(folder: Path, ports: Mapping[str, int], *, app_port: int | None = None, more: str = "") -> str:
     """The configuration of the product under test: every check on (path token, HMAC signature, JSON)."""
-    app = f'[app]\nurl = "http://127.0.0.1:{app_port}/"\nsecret = "whsec_YmVuY2gtYmVuY2gtYmVuY2g="\n' if app_port else ""
+    app = (
+        f'[app]\nurl = "http://127.0.0.1:{app_port}/"\nsecret = "whsec_YmVuY2gtYmVuY2gtYmVuY2g="\n' if app_port else ""
+    )
     return (
         f'[store]\nurl = "sqlite:///{folder}/holdfast.db"\n'
         f'[intake]\nlisten = "127.0.0.1:{ports["intake"]}"\n'
@@ -201,3 +203,8 @@ def load_result(child: "subprocess.Popen[bytes]") -> dict[str, Any]:
 def load(port: int, path: str, **options: object) -> dict[str, Any]:
     """Load one listener and wait for the figures."""
     return load_result(begin_load(port, path, **options))
+
+
+def now() -> float:
+    """Seconds on the clock that never steps."""
+    return _CLOCK.monotonic()

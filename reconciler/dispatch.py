@@ -40,7 +40,7 @@ LEASE_SLACK_S = 5.0
 
 
 class Push(Protocol):
-    """Sends one message; `outbound.Pusher` in the product. Raises OSError (TimeoutError is one) without an answer."""
+    """Sends one message; `pushing.Pusher` in the product. Raises OSError (TimeoutError is one) without an answer."""
 
     async def post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str]]: ...
 

@@ -22,8 +22,6 @@ from receiver.providers.base import Question, Reply, origin, same_origin
 from receiver.settings import ReconcileSettings, SourceSettings
 
 USER_AGENT = f"holdfast/{__version__}"
-DISCARDED_BYTES = 65536
-"""So much of an answer that nobody wants is read to keep its connection; past it a new one is cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +161,9 @@ class Outbound:
             self._tls = httpx.create_ssl_context()
         return httpx.AsyncClient(
             verify=self._tls,
-            timeout=httpx.Timeout(rules.http_timeout_s),
+            # A TLS handshake that is cancelled from outside leaves its socket to the garbage collector; one that the
+            # library itself gives up is closed. So it gives up first.
+            timeout=httpx.Timeout(rules.http_timeout_s, connect=rules.http_timeout_s * 0.8),
             limits=httpx.Limits(max_connections=1, max_keepalive_connections=0),
             follow_redirects=False,
             trust_env=False,
@@ -194,59 +194,6 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"[:300]
 
 
-async def _discard(answer: httpx.Response) -> None:
-    """Read a short body to its end, so that the connection can be used again; give up on a long one."""
-    passed_bytes = 0
-    try:
-        async for chunk in answer.aiter_raw():
-            passed_bytes += len(chunk)
-            if passed_bytes > DISCARDED_BYTES:
-                break
-    finally:
-        await answer.aclose()
-
-
-class Pusher:
-    """A kept-alive client for pushing to the application; thrown away and made anew after a call that hung."""
-
-    def __init__(self, timeout_s: float, connections: int) -> None:
-        self._timeout_s = timeout_s
-        self._connections = connections
-        self._client: httpx.AsyncClient | None = None
-
-    async def post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str]]:
-        """POST and read the status; the answer's body is not wanted. Raises OSError (or TimeoutError) without one."""
-        client = self._client
-        if client is None:
-            client = self._client = httpx.AsyncClient(
-                timeout=httpx.Timeout(self._timeout_s),
-                limits=httpx.Limits(
-                    max_connections=self._connections, max_keepalive_connections=self._connections, keepalive_expiry=30
-                ),
-                follow_redirects=False,
-                trust_env=False,
-            )
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                asked = client.build_request("POST", url, content=body, headers=headers | {"User-Agent": USER_AGENT})
-                answer = await client.send(asked, stream=True)
-                await _discard(answer)
-        except TimeoutError:
-            await self._renew(client)
-            raise TimeoutError(f"no answer within {self._timeout_s:g} s") from None
-        except httpx.PoolTimeout as error:
-            await self._renew(client)
-            raise TimeoutError(_said(error)) from error
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise OSError(_said(error)) from error
-        return answer.status_code, {name.lower(): value for name, value in answer.headers.items()}
-
-    async def _renew(self, used: httpx.AsyncClient) -> None:
-        """A cancelled call may hold its pool slot for ever: others finish on the old client, new ones get a new one."""
-        if self._client is used:
-            self._client = None
-
-    async def close(self) -> None:
-        """Close the client."""
-        if self._client is not None:
-            await self._client.aclose()
+def tls_context() -> ssl.SSLContext:
+    """Whom to trust, for every https connection of ours."""
+    return httpx.create_ssl_context(trust_env=False)

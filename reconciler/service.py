@@ -23,8 +23,9 @@ from receiver.store.base import Store, Tx
 from reconciler.alerts import watch_webhook_loss
 from reconciler.dispatch import IN_FLIGHT, Dispatch, Push
 from reconciler.gaps import GapWatch, Timing
-from reconciler.outbound import Outbound, Pusher
+from reconciler.outbound import Outbound, tls_context
 from reconciler.prune import prune
+from reconciler.pushing import Pusher
 from reconciler.schedule import Schedule
 from reconciler.sweep import PassReport, Sweep, pass_safely
 
@@ -100,7 +101,7 @@ class Reconciler:
         self._duties: dict[str, asyncio.Task[None]] = {}
 
     def _pusher(self, app: AppSettings) -> Push:
-        return self._pushers.setdefault((app.url, app.timeout_s), Pusher(app.timeout_s, IN_FLIGHT))
+        return self._pushers.setdefault((app.url, app.timeout_s), Pusher(app.timeout_s, IN_FLIGHT, tls_context))
 
     # -- running ------------------------------------------------------------------------------------------------
 
