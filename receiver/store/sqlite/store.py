@@ -30,6 +30,7 @@ from receiver.store.sqlite.salvage import salvage, waiting
 from receiver.store.sqlite.spilling import Spiller
 from receiver.store.sqlite.stock import take_stock
 from receiver.store.sqlite.views import SqliteView
+from receiver.store.sqlite.walfile import WalWatch
 from receiver.store.sqlite.writer import Pending, Work, Writer
 
 log = structlog.get_logger("holdfast.store")
@@ -75,6 +76,7 @@ class SqliteStore:
         )
         self._mark = HighWaterMark(options.path.with_name(options.path.name + ".mark"))
         self._marked = self._drain_at = 0.0
+        self._wal = WalWatch(options.path)
         self._missing = 0
         self._recorded = 0
         self._newest = 0
@@ -259,6 +261,7 @@ class SqliteStore:
             self._drain_at = now + DRAIN_AGAIN_S if report.left else 0.0
         if now - self._marked >= 1.0:
             self._marked = now
+            self._wal.look(now)
             with contextlib.suppress(OSError):
                 self._mark.sync()
 
