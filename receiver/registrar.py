@@ -127,12 +127,12 @@ def pick_up(tx: Tx, job: Job, source: SourceSettings, now: float) -> None:
     """Give a job that was inserted by SQL its due times, and let the deliveries held for it be read. Anybody's clock
     and anybody's text may stand in its columns: a time that is none, or lies ahead, counts as now."""
     if job.state is not JobState.PENDING:
-        tx.jobs.change(job, job.with_(settled_at=job.settled_at or now))
+        tx.jobs.change(job, job.with_(settled_at=job.settled_at or now), whole=True)
         return
     registered_at = min(job.registered_at, now) if job.registered_at > 0 else now
     alias = job.alias or other_id(tx, job.source, job.job_id, job.poll_url, source)
     picked = schedule(job.with_(registered_at=registered_at, alias=alias), source, now)
-    tx.jobs.change(job, picked)
+    tx.jobs.change(job, picked, whole=True)
     tx.jobs.note(HistoryEntry(job.source, job.job_id, now, None, job.state, None, job.registered_by, note="inserted"))
     _welcome(tx, picked)
 

@@ -11,11 +11,10 @@ shift 2
 
 ask() { curl -sS --fail-with-body -H "Authorization: Bearer $token" -d "$2" "$api$1"; }
 
-while
+while :; do
   claimed=$(ask /v1/outbox/claim '{"limit": 1, "lease_s": 60}')
   id=$(printf '%s' "$claimed" | sed -n 's/^{"messages":\[{"id":"\([^"]*\)".*/\1/p')
-  [ -n "$id" ]
-do
+  [ -n "$id" ] || break
   printf '%s' "$claimed" | sed 's/^{"messages":\[//; s/\]}$//' | "$@"
   ask /v1/outbox/ack "{\"ids\": [\"$id\"]}" >/dev/null
 done

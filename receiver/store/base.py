@@ -72,8 +72,9 @@ class Jobs(Protocol):
         """Put a job on record; False when the id (or its alias) is on record already."""
         ...
 
-    def change(self, old: Job, new: Job) -> bool:
-        """Write `new` if the job still has `old`'s state and revision; False means somebody was faster."""
+    def change(self, old: Job, new: Job, *, whole: bool = False) -> bool:
+        """Write what differs between `old` and `new` if the job still has `old`'s state and revision; False means
+        somebody was faster. `whole`: write every column, for a row that somebody else wrote in his own spelling."""
         ...
 
     def unscheduled(self, source: str, limit: int) -> list[Job]:

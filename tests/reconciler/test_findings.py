@@ -104,7 +104,7 @@ async def test_what_an_answer_tells_is_learned(field: Field) -> None:
     """The modality (and with it the deadline), the other id, what the provider needs to be asked; never overwritten."""
     await field.register("j1", "asked", modality=None, refs={"lead_id": "mine"})
     assert (await find(field)).deadline_at == START + 900
-    facts = {"modality": "prompt", "alias": "other", "refs": {"lead_id": "theirs", "more": 1}}
+    facts: dict[str, Any] = {"modality": "prompt", "alias": "other", "refs": {"lead_id": "theirs", "more": 1}}
     job = await hear(field, claim=Claim.RUNNING, **facts)
 
     assert (job.modality, job.alias, job.refs) == ("prompt", "other", {"lead_id": "mine", "more": 1})

@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdfast.cli.status import gather
-from reconciler import overview
+from receiver.records import Registration
+from receiver.registrar import register
+from reconciler import overview, service
 from reconciler.gaps import Timing, want_scan
 from tests.reconciler.news import News, opened
+from tests.support import aeventually
 
 MINUTE_S, SCAN_S = 61.0, 901.0
 
@@ -162,6 +166,40 @@ async def test_many_pages_are_read_under_the_budget(tmp_path: Path) -> None:
         state = await news.store.write(lambda tx: tx.sources.get("news"))
         assert state.budget is not None
         assert state.budget < 10.0
+
+
+async def test_the_reconciler_watches_and_asks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it runs in the sidecar: a run whose webhook got lost is settled by asking long before it would be due."""
+    monkeypatch.setattr(service, "GAP_LOOK_S", 0.05)
+    async with opened(tmp_path) as news:
+        reconciler = service.Reconciler(news.settings, news.store, news.clock)
+        reconciler.start()
+        try:
+            await aeventually(lambda: seen_since(news))
+            news.clock.advance(1.0)
+            await news.sends(1, drop=1.0)
+            [job] = news.simulator.jobs.values()
+            told = Registration("news", job.job_id, "run", refs=dict(job.refs))
+            source = news.settings.sources["news"]
+            await news.store.write(lambda tx: register(tx, told, news.clock.now(), source))
+            news.clock.advance(MINUTE_S)
+            row = await aeventually(lambda: settled(news, job.job_id))
+        finally:
+            await reconciler.stop(2.0)
+
+        assert (row["state"], row["decided_by"]) == ("completed", "poll")
+        assert await news.missed() == 1
+
+
+async def seen_since(news: News) -> bool:
+    """Whether the watch has begun."""
+    return "gap_scan" in (await news.store.write(lambda tx: tx.sources.get("news"))).extra
+
+
+async def settled(news: News, job_id: str) -> dict[str, Any] | None:
+    """The job once it has ended."""
+    row = await news.store.read(lambda view: view.job("news", job_id))
+    return row if row is not None and row["state"] != "pending" else None
 
 
 async def test_no_source_is_watched_without_a_key(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ async def test_https_asks_for_a_certificate_and_its_name() -> None:
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     async with listening(http()) as peer:
-        with pytest.raises(OSError, match="no answer|: "):
+        with pytest.raises(OSError, match=r"no answer|: "):
             await pusher(0.3).post(peer.url.replace("http:", "https:"), b"{}", {})
 
 

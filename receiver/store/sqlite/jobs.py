@@ -1,7 +1,9 @@
 """Statements over `jobs`, `job_history` and `polls`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from receiver import clock, jsontext
@@ -29,11 +31,29 @@ NEXT_DUE = "SELECT min(next_poll_at) FROM jobs WHERE source = ? AND next_poll_at
 BY_ID = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND job_id = ?"
 BY_ALIAS = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND alias = ?"
 INSERT = f"INSERT OR IGNORE INTO jobs ({COLUMNS}, scheduled) VALUES ({', '.join('?' * len(FIELDS))}, 1)"
-CHANGE = (
-    "UPDATE jobs SET "
-    + ", ".join(f"{field} = ?" for field in FIELDS[2:])
-    + ", scheduled = 1 WHERE source = ? AND job_id = ? AND state = ? AND revision = ?"
-)
+_OF = attrgetter(*FIELDS)
+_NOT_COMPARED = frozenset(("result", "metadata"))
+"""Numbers that are equal may have been written differently, so these are the same only when nobody touched them."""
+_SCHEDULES = frozenset(("state", "deadline_at"))
+
+
+@lru_cache(maxsize=256)
+def change_of(fields: tuple[str, ...]) -> str:
+    """The statement that writes these columns. An index is only touched when one of its columns is named, and a job has
+    seven indices; so what stayed as it was is not written again."""
+    written = [f"{field} = ?" for field in fields]
+    if not fields or not _SCHEDULES.isdisjoint(fields):
+        written.append("scheduled = 1")
+    return f"UPDATE jobs SET {', '.join(written)} WHERE source = ? AND job_id = ? AND state = ? AND revision = ?"
+
+
+def changed_fields(old: Job, new: Job) -> tuple[str, ...]:
+    """The columns in which two states of one job differ."""
+    return tuple(
+        field
+        for field, before, after in zip(FIELDS[2:], _OF(old)[2:], _OF(new)[2:], strict=True)
+        if before is not after and (field in _NOT_COMPARED or before != after)
+    )
 
 
 def _text(instant: float | None) -> str | None:
@@ -60,39 +80,24 @@ def json_or_none(written: str | None) -> Any:
         return written
 
 
-def values_of(job: Job) -> Row:
-    """A job as the values of FIELDS."""
-    return (
-        job.source,
-        job.job_id,
-        job.alias,
-        job.modality,
-        job.state.value,
-        job.reason.value if job.reason else None,
-        job.decided_by.value if job.decided_by else None,
-        job.provider_status,
-        _text(job.submitted_at),
-        clock.text(job.registered_at),
-        _text(job.next_poll_at),
-        _text(job.deadline_at),
-        _text(job.settled_at),
-        job.polls,
-        job.last_error,
-        None if job.result is None else jsontext.dump(job.result),
-        None if job.refs is None else jsontext.dump(job.refs),
-        None if job.metadata is None else jsontext.dump(job.metadata),
-        job.poll_url,
-        int(job.evidence),
-        job.revision,
-        job.registered_by,
-        _text(job.asked_at),
-        _text(job.not_before),
-        job.wait_s,
-        job.misses,
-        _text(job.first_miss_at),
-        job.late_polls,
-        job.last_message_id,
-        job.remaining_s,
+_WRITTEN: dict[str, Callable[[Any], Any]] = {
+    "state": lambda state: state.value,
+    "reason": lambda reason: reason.value if reason else None,
+    "decided_by": lambda by: by.value if by else None,
+    "evidence": int,
+    **dict.fromkeys(
+        ("submitted_at", "registered_at", "next_poll_at", "deadline_at", "settled_at", "asked_at", "not_before",
+         "first_miss_at"), _text,
+    ),
+    **dict.fromkeys(("result", "refs", "metadata"), lambda value: None if value is None else jsontext.dump(value)),
+}  # fmt: skip
+"""How a field becomes its column; the others are written as they are."""
+
+
+def values_of(job: Job, fields: Sequence[str] = FIELDS) -> Row:
+    """A job as the values of these columns."""
+    return tuple(
+        _WRITTEN[field](getattr(job, field)) if field in _WRITTEN else getattr(job, field) for field in fields
     )
 
 
@@ -149,15 +154,19 @@ class SqliteJobs:
     def add(self, job: Job) -> bool:
         return bool(self._c.execute(INSERT, values_of(job)).rowcount)
 
-    def change(self, old: Job, new: Job) -> bool:
-        guard = (old.source, old.job_id, old.state.value, old.revision)
+    def change(self, old: Job, new: Job, *, whole: bool = False) -> bool:
+        fields = FIELDS[2:] if whole else changed_fields(old, new)
         try:
-            return bool(self._c.execute(CHANGE, (*values_of(new)[2:], *guard)).rowcount)
+            return self._change(old, new, fields)
         except sqlite3.IntegrityError:
             if new.alias == old.alias:
                 raise
             # Another job holds that alias: the rest of the change still stands.
-            return bool(self._c.execute(CHANGE, (*values_of(new.with_(alias=old.alias))[2:], *guard)).rowcount)
+            return self._change(old, new, tuple(field for field in fields if field != "alias"))
+
+    def _change(self, old: Job, new: Job, fields: tuple[str, ...]) -> bool:
+        guard = (old.source, old.job_id, old.state.value, old.revision)
+        return bool(self._c.execute(change_of(fields), (*values_of(new, fields), *guard)).rowcount)
 
     def unscheduled(self, source: str, limit: int) -> list[Job]:
         return self._many(UNSCHEDULED, source, limit)

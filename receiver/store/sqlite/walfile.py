@@ -59,7 +59,7 @@ def _checksum(words: tuple[int, ...]) -> tuple[int, int]:
 
 class WalWatch:
     """Says so when the log grows past all measure. A reader that forgot its transaction pins it, and nothing but that
-    reader's end helps: a checkpoint that truncates would hold up the writer instead (sqlite.org/wal.html, section 6)."""
+    reader's end helps: a truncating checkpoint would hold up the writer instead (sqlite.org/wal.html, section 6)."""
 
     def __init__(self, database: Path) -> None:
         self._wal = database.with_name(database.name + "-wal")
