@@ -153,9 +153,8 @@ async def test_a_404_is_believed_after_three_over_five_minutes(
 async def test_a_missing_job_is_looked_for_often_enough_to_be_counted(field: Field) -> None:
     """However far its questions had widened, three fit into five minutes; a Retry-After still rules."""
     await field.register("j1", "asked", modality="video")
-    await field.store.write(
-        lambda tx: tx.jobs.change(job := _must(tx.jobs.find("asked", "j1")), job.with_(wait_s=290.0))
-    )
+    job = await find(field)
+    await field.store.write(lambda tx: tx.jobs.change(job, job.with_(wait_s=290.0)))
     field.clock.advance(70)
     soon = await hear(field, missing=True)
     patient = await hear(field, missing=True, retry_after_s=250.0)
@@ -163,11 +162,6 @@ async def test_a_missing_job_is_looked_for_often_enough_to_be_counted(field: Fie
     assert soon.next_poll_at is not None
     assert soon.next_poll_at <= field.clock.now() + 150
     assert patient.next_poll_at == field.clock.now() + 250
-
-
-def _must(job: Job | None) -> Job:
-    assert job is not None
-    return job
 
 
 async def test_a_missing_job_past_its_deadline_is_not_stale(field: Field) -> None:
