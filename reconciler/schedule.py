@@ -78,8 +78,9 @@ class Schedule:
             await self._on_step(step)
 
     def stop(self) -> None:
-        """Stop ticking. Work that was started is not touched."""
-        if self._guard is not None:
-            self._guard.cancel()
-        if self._scheduler.running:
-            self._scheduler.shutdown(wait=False)
+        """Stop ticking. Work that was started is not touched. May be called again."""
+        if self._guard is None:
+            return
+        self._guard.cancel()
+        self._guard = None
+        self._scheduler.shutdown(wait=False)  # takes effect in the next round of the loop
