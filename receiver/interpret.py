@@ -71,6 +71,7 @@ class Interpreter:
     ) -> None:
         self._store = store
         self._sources = sources
+        self._trust = {name: source.effective_trust() for name, source in sources.items()}
         self._ledger = ledger
         self._clock = clock
         self._wake = wake
@@ -120,12 +121,13 @@ class Interpreter:
         """Give one delivery its verdict; answers the job that is to be asked about at once, if there is one."""
         delivery, reading = each.delivery, each.reading
         said = reading.said
-        told = replace(delivery, event=reading.event, job_id=said.job_id if said else None)
-        if reading.problem is not None:
+        key = None if reading.problem is not None else reading.event_key or f"sha256:{delivery.body_sha256}"
+        told = replace(
+            delivery, event=reading.event, job_id=said.job_id if said else None, event_key=key or delivery.event_key
+        )
+        if key is None:
             self._close(tx, told, Verdict.QUARANTINED, reading.problem)
             return None
-        key = reading.event_key or f"sha256:{delivery.body_sha256}"
-        told = replace(told, event_key=key)
         owner = tx.deliveries.claim_key(delivery.source, key, delivery.id, delivery.received_at, reading.key_window_s)
         if owner != delivery.id and not self._takes_over(tx, told, owner):
             first = tx.deliveries.get(owner)
@@ -156,7 +158,7 @@ class Interpreter:
     def _hear(self, tx: Tx, told: Delivery, said: Said, now: float) -> Job | None:
         source = self._sources[told.source]
         released = told.reason == registrar.RELEASED
-        trust = "payload" if released else source.effective_trust()
+        trust = "payload" if released else self._trust[told.source]
         job = tx.jobs.find(told.source, said.job_id) or (tx.jobs.find(told.source, said.alias) if said.alias else None)
         if job is None and trust == "payload":
             job = self._put_on_record(tx, told, said, now, "operator" if released else "delivery")
@@ -169,7 +171,7 @@ class Interpreter:
         if evidence is None and said.claim is Claim.RUNNING:
             asks = False  # not trusted, and claims no end: there is nothing to verify
         elif evidence is not None and (said.has_result or not asks or said.claim is Claim.RUNNING):
-            self._ledger.apply(tx, self._observation(told, job, said, evidence), now)
+            self._ledger.apply(tx, self._observation(told, job, said, evidence), now, job)
             asks = False
         elif asks:
             self._ask_now(tx, told, job, said, now)
@@ -230,13 +232,11 @@ class Interpreter:
     def _learn(tx: Tx, job: Job, said: Said, now: float, source: SourceSettings) -> Job:
         """Fill in what the record lacks and the delivery tells: the other id, the lead, the modality."""
         others = (each for each in (said.alias, said.job_id) if each and each != job.job_id)
-        learned = job.with_(
-            alias=job.alias or next(others, None),
-            refs={**(said.refs or {}), **(job.refs or {})} or None,
-            modality=job.modality or said.modality,
-        )
-        if learned == job:
+        alias, modality = job.alias or next(others, None), job.modality or said.modality
+        refs = {**said.refs, **(job.refs or {})} if said.refs else job.refs
+        if (alias, refs, modality) == (job.alias, job.refs, job.modality):
             return job
+        learned = job.with_(alias=alias, refs=refs or None, modality=modality)
         if learned.state is JobState.PENDING and (learned.modality != job.modality or learned.refs != job.refs):
             learned = registrar.schedule(learned, source, now).with_(wait_s=job.wait_s)
         tx.jobs.change(job, learned)

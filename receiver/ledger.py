@@ -35,9 +35,9 @@ class Ledger:
         self._provider_of = provider_of
         self._late_look = late_look
 
-    def apply(self, tx: Tx, seen: Observation, now: float) -> Applied | None:
-        """Apply one observation; None when the job is not on record."""
-        job = tx.jobs.find(seen.source, seen.job_id)
+    def apply(self, tx: Tx, seen: Observation, now: float, job: Job | None = None) -> Applied | None:
+        """Apply one observation; None when the job is not on record. `job`: as it was read in this transaction."""
+        job = job or tx.jobs.find(seen.source, seen.job_id)
         if job is None:
             return None
         move = judge(job.state, job.reason, job.evidence, seen.claim, seen.evidence)

@@ -1,6 +1,7 @@
 """The values Holdfast passes between its parts. Plain, frozen, no I/O; instants are seconds since 1970 UTC."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, NewType, Self
 
 from receiver.states import By, Claim, Evidence, JobState, Reason, Verdict
@@ -89,7 +90,13 @@ class Job:
 
     def with_(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
-        return replace(self, **changes)
+        kept = dict(zip(_JOB_FIELDS, _job_values(self), strict=True))
+        kept.update(changes)
+        return type(self)(**kept)
+
+
+_JOB_FIELDS = tuple(each.name for each in fields(Job))
+_job_values = attrgetter(*_JOB_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)

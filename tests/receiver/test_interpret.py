@@ -485,8 +485,8 @@ async def test_a_delivery_that_spoils_its_batch_is_quarantined_alone(
     await scene.register("j2")
     sound = scene.ledger.apply
 
-    def spoiled(tx: Tx, seen: Any, now: float) -> Any:
-        applied = sound(tx, seen, now)
+    def spoiled(tx: Tx, seen: Any, now: float, job: Any = None) -> Any:
+        applied = sound(tx, seen, now, job)
         if seen.job_id == "j1":
             raise ValueError("after half of the work")
         return applied

@@ -34,7 +34,7 @@ INSERT = f"INSERT OR IGNORE INTO jobs ({COLUMNS}, scheduled) VALUES ({', '.join(
 _OF = attrgetter(*FIELDS)
 _NOT_COMPARED = frozenset(("result", "metadata"))
 """Numbers that are equal may have been written differently, so these are the same only when nobody touched them."""
-_SCHEDULES = frozenset(("state", "deadline_at"))
+_SCHEDULES = frozenset(("state", "next_poll_at", "deadline_at"))
 
 
 @lru_cache(maxsize=256)
@@ -42,9 +42,10 @@ def change_of(fields: tuple[str, ...]) -> str:
     """The statement that writes these columns. An index is only touched when one of its columns is named, and a job has
     seven indices; so what stayed as it was is not written again."""
     written = [f"{field} = ?" for field in fields]
-    if not fields or not _SCHEDULES.isdisjoint(fields):
+    if not _SCHEDULES.isdisjoint(fields):
         written.append("scheduled = 1")
-    return f"UPDATE jobs SET {', '.join(written)} WHERE source = ? AND job_id = ? AND state = ? AND revision = ?"
+    columns = ", ".join(written or ["polls = polls"])
+    return f"UPDATE jobs SET {columns} WHERE source = ? AND job_id = ? AND state = ? AND revision = ?"
 
 
 def changed_fields(old: Job, new: Job) -> tuple[str, ...]:
@@ -96,9 +97,7 @@ _WRITTEN: dict[str, Callable[[Any], Any]] = {
 
 def values_of(job: Job, fields: Sequence[str] = FIELDS) -> Row:
     """A job as the values of these columns."""
-    return tuple(
-        _WRITTEN[field](getattr(job, field)) if field in _WRITTEN else getattr(job, field) for field in fields
-    )
+    return tuple(_WRITTEN[field](getattr(job, field)) if field in _WRITTEN else getattr(job, field) for field in fields)
 
 
 def job_of(row: Row) -> Job:
