@@ -97,6 +97,7 @@ class Reconciler:
         self.schedule = Schedule(clock, self._clock_stepped)
         self._passes: dict[str, asyncio.Task[PassReport | None]] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self._bells: tuple[Bell, ...] = ()
         self._stopping = False
         self._duties: dict[str, asyncio.Task[None]] = {}
 
@@ -108,7 +109,7 @@ class Reconciler:
     def start(self) -> None:
         """Begin all loops and the ticker."""
         loop = asyncio.get_running_loop()
-        interpret, tell = Bell(loop), Bell(loop)
+        interpret, tell = self._bells = Bell(loop), Bell(loop)
 
         def committed(changed: frozenset[str]) -> None:
             if "deliveries" in changed:
@@ -240,6 +241,8 @@ class Reconciler:
         """Stop ticking, let passes and pushes finish for a while, then cut them off; nothing learned is lost."""
         self._stopping = True
         self.schedule.stop()
+        for bell in self._bells:
+            bell.ring()
         await self.dispatch.drain(min(grace_s, 5.0))
         tasks = [*self._loops, *self._duties.values(), *self._passes.values()]
         for task in self._passes.values():

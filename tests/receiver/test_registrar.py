@@ -282,6 +282,7 @@ async def test_an_inserted_end_is_left_as_it_is(scene: Scene) -> None:
     await insert(scene, "old", state="completed", decided_by="webhook", settled_at="some day")
     await insert(scene, "new")
     assert await pick_up(scene) == 2
+    assert await pick_up(scene) == 0
 
     assert (await scene.job("old"))["state"] == "completed"
     assert (await scene.job("old"))["messages"] == []
