@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from faults import NotMeasured, Result, disk, each, keeping, kills, locked, months, power, restart, rot
+from faults import NotMeasured, Result, application, disk, each, keeping, kills, locked, months, power, restart, rot
 
 Scenario = Callable[[Path], Result]
 
@@ -43,6 +43,7 @@ def scenarios(*, quick: bool) -> dict[str, Scenario]:
         "missing is told": rot.told,
         "planned restarts": lambda at: restart.restarts(at, size(50, 5)),
         "systemd-socket-activate": restart.by_systemd,
+        "application away": lambda at: application.away(at, away_s=size(30, 1)),
         "pruning and backup": lambda at: keeping.looked_after(at, size(1_000_000, 20_000)),
         "forgotten reader": keeping.forgotten_reader,
         "two receivers": keeping.two,

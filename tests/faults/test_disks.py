@@ -28,7 +28,7 @@ def test_while_somebody_holds_the_database_everybody_is_acknowledged(tmp_path: P
 
 def test_waiting_for_the_database_would_be_caught(tmp_path: Path) -> None:
     """The check can fail: without the journal next to nothing is acknowledged."""
-    assert locked.locked(tmp_path, 2.0, planted="no-spill").faults
+    assert locked.locked(tmp_path, 1.5, planted="no-spill").faults
 
 
 def test_a_disk_that_stands_still_holds_up_nobody_when_the_journal_lies_elsewhere(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_an_error_answered_as_success_is_caught(tmp_path: Path) -> None:
 def test_whichever_operation_fails_nothing_acknowledged_is_lost(planted: str, tmp_path: Path) -> None:
     """Start, record, spill, drain, stop, and one operation in it fails, once and for ever; a planted bug is found."""
     try:
-        result = each.every(tmp_path, step=20, first=5, planted=planted)
+        result = each.every(tmp_path, step=40, first=5, planted=planted)
     except NotMeasured as why:
         pytest.skip(str(why))
     assert bool(result.faults) == bool(planted), result.faults
