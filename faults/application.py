@@ -1,4 +1,4 @@
-"""An application that is away, then slow, and answers 500 to one message for ever: the rest flows, nothing stampedes."""
+"""An application that is away, and back takes all but one message for ever: the rest flows, nothing stampedes."""
 
 import threading
 import time

@@ -145,12 +145,13 @@ class Crowd:
         theirs = [self.chance.choice(self.grants).message] if manner > 0.98 else []
         theirs = [each for each in theirs if each in self.handled]
         for _ in range(2 if manner > 0.95 else 1):
-            answer = await line.ask("/v1/outbox/ack", {"ids": [*messages, *theirs, "msg_of_nobody"]})
-            if answer is not None:
-                self.acked += json.loads(answer)["acked"]
-                now = time.monotonic()
-                for message in (*messages, *theirs):
-                    self.ended.setdefault(message, now)
+            document = {"ids": [*messages, *theirs, "msg_of_nobody"]}
+            while (answer := await line.ask("/v1/outbox/ack", document)) is None:
+                await asyncio.sleep(0.05)  # the sidecar is away: whether it took it is not known, so say it again
+            self.acked += json.loads(answer)["acked"]
+            now = time.monotonic()
+            for message in (*messages, *theirs):
+                self.ended.setdefault(message, now)
 
 
 def run(
