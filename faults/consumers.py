@@ -146,7 +146,7 @@ class Crowd:
         theirs = [each for each in theirs if each in self.handled]
         for _ in range(2 if manner > 0.95 else 1):
             document = {"ids": [*messages, *theirs, "msg_of_nobody"]}
-            while (answer := await line.ask("/v1/outbox/ack", document)) is None:
+            while (answer := await line.ask("/v1/outbox/ack", document)) is None:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)  # the sidecar is away: whether it took it is not known, so say it again
             self.acked += json.loads(answer)["acked"]
             now = time.monotonic()
