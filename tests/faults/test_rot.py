@@ -49,6 +49,7 @@ def _flipped(folder: Path, old: bytes, new: bytes) -> Path:
     [
         (b"CHECK ((state = 'pending')", b"CHECK ((svate = 'pending')"),  # only a writing connection minds
         (b"CHECK (state IN (", b"CHECK\xa0(state IN ("),  # what SQLite says of it is no text
+        (b"CHECK ((state = 'pending')", b"CHECK ((st\xe5te = 'pending')"),  # both
         (b"CREATE TABLE jobs", b"CREATE TAALE jobs"),
     ],
 )

@@ -187,12 +187,12 @@ def _read_schema_as_a_writer(connection: Connection) -> None:
     """Raise what a writer would: a read-only connection lets a flipped bit in a table's conditions pass, a writing one
     then calls the whole schema malformed."""
     statements = connection.execute(
-        "SELECT sql FROM sqlite_master WHERE sql NOTNULL AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+        "SELECT CAST(sql AS BLOB) FROM sqlite_master WHERE sql NOTNULL AND name NOT LIKE 'sqlite!_%' ESCAPE '!'"
     )
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as scratch:
         for (statement,) in statements:
             try:
-                scratch.execute(statement)
+                scratch.execute(statement.decode())
             except sqlite3.Error as error:
                 raise sqlite3.NotSupportedError(f"the schema cannot be read: {error}") from error
 
