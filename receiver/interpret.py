@@ -207,7 +207,7 @@ class Interpreter:
 
     @staticmethod
     def _ask_now(tx: Tx, told: Delivery, job: Job, said: Said, now: float) -> None:
-        registrar.make_due(tx, job.with_(wait_s=None), now)
+        registrar.make_due(tx, job, now, anew=True)
         tx.jobs.note(
             HistoryEntry(
                 job.source,

@@ -152,9 +152,10 @@ def adopt(tx: Tx, job: Job, source: SourceSettings, now: float) -> Job | None:
     return job
 
 
-def make_due(tx: Tx, job: Job, now: float) -> Job:
+def make_due(tx: Tx, job: Job, now: float, *, anew: bool = False) -> Job:
     """Let the job be asked about now; never before its own Retry-After."""
-    due = job.with_(next_poll_at=max(now, job.not_before or 0.0))
+    wait_s = None if anew else job.wait_s  # anew: widening begins again
+    due = job.with_(next_poll_at=max(now, job.not_before or 0.0), wait_s=wait_s)
     if due != job:
         tx.jobs.change(job, due)
     return due
