@@ -91,7 +91,7 @@ class Reconciler:
         )
         self.gaps = GapWatch(store, settings.sources, self.sweep.asker, clock, gap_timing)
         self.interpreter = Interpreter(store, settings.sources, self.ledger, clock, self.urge)
-        apps = {name: app for name, source in settings.sources.items() if (app := settings.app_for(source))}
+        apps = self._applications()
         self._pushers: dict[tuple[str, float], Pusher] = {}
         self.dispatch = Dispatch(store, apps, self._pusher, clock, chance)
         self.schedule = Schedule(clock, self._clock_stepped)
@@ -100,6 +100,17 @@ class Reconciler:
         self._bells: tuple[Bell, ...] = ()
         self._stopping = False
         self._duties: dict[str, asyncio.Task[None]] = {}
+
+    def _applications(self) -> dict[str, AppSettings]:
+        """Where each source's messages go. What is still owed of a source that is no longer configured goes to `[app]`:
+        it was promised."""
+        sources = self._settings.sources
+        apps = {name: app for name, source in sources.items() if (app := self._settings.app_for(source))}
+        if self._settings.app is not None:
+            kept = self._store.read_sync(lambda view: view.tallies())
+            told_of = {source for kind, source, _ in kept if kind == "outbox"}
+            apps |= dict.fromkeys(told_of - sources.keys(), self._settings.app)
+        return apps
 
     def _pusher(self, app: AppSettings) -> Push:
         return self._pushers.setdefault((app.url, app.timeout_s), Pusher(app.timeout_s, IN_FLIGHT, tls_context))

@@ -64,7 +64,7 @@ class View(Protocol):
         before: int | None = None,
         limit: int = 50,
     ) -> tuple[list[Row], int | None]:
-        """A page of messages; `payload` parsed."""
+        """A page of messages; `payload` parsed. `job`: (source, id or alias)."""
         ...
 
     def message(self, message_id: str) -> Row | None:

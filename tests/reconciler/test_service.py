@@ -265,3 +265,21 @@ async def test_a_clock_that_stepped_back_holds_up_no_message(build: Callable[...
         await house.reconciler.dispatch.run_once()
 
         assert len(app.bodies) == 1
+
+
+async def test_what_is_owed_is_told_though_its_source_is_gone(build: Callable[..., House]) -> None:
+    """A source was taken out of the configuration while a message of it waited: it goes to `[app]`."""
+    sources: dict[str, Any] = {"src": {"provider": "omnifence", "path_token": "tok"}}
+    house = build(sources)
+    await house.register("j1")
+    await house.deliver({"job_id": "j1", "status": "completed"})
+    while await house.reconciler.interpreter.run_once():
+        pass
+    async with listening(http()) as app:
+        settings = Settings.model_validate({"sources": {"other": sources["src"]}, "app": {"url": app.url}})
+        later = Reconciler(settings, house.store, house.clock, Random(4))
+        await later.dispatch.run_once()
+        await later.stop(1.0)
+
+    assert [json.loads(body)["data"]["source"] for body in app.bodies] == ["src"]
+    assert [row["state"] for row in await house.told()] == ["delivered"]

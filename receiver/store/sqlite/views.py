@@ -184,7 +184,8 @@ class SqliteView(GapLooks):
         limit: int = 50,
     ) -> tuple[list[Row], int | None]:
         statement = MESSAGES
-        given: dict[str, Any] = {"source": job[0] if job else source, "state": state, "job_id": job[1] if job else None}
+        own_id = self._own_id(*job) if job else None
+        given: dict[str, Any] = {"source": job[0] if job else source, "state": state, "job_id": own_id}
         for name, value in given.items():
             if value is not None:
                 statement += f" AND {name} = :{name}"
@@ -194,6 +195,12 @@ class SqliteView(GapLooks):
         ).fetchall()
         page = rows[:limit]
         return [message_row(row) for row in page], page[-1][0] if len(rows) > limit else None
+
+    def _own_id(self, source: str, any_id: str) -> str:
+        """The id that a job has on record, given either; messages are kept under that one."""
+        own = self._one("SELECT job_id FROM jobs WHERE source = ? AND alias = ?", source, any_id)
+        known = self._one("SELECT job_id FROM jobs WHERE source = ? AND job_id = ?", source, any_id)
+        return str(known or own or any_id)
 
     def message(self, message_id: str) -> Row | None:
         row = self._c.execute(f"SELECT {_MESSAGE} FROM outbox WHERE id = ?", (message_id,)).fetchone()
