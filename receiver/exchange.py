@@ -102,7 +102,8 @@ class Exchange(RequestResponseCycle):
             self.keep_alive = False
         lines = [STATUS_LINE[status]]
         told_close = False
-        for name, value in (*self.default_headers, *headers):
+        told = {name.lower() for name, _ in headers}  # an answer passed on has its own date
+        for name, value in (*(own for own in self.default_headers if own[0] not in told), *headers):
             name = name.lower()
             if name == b"content-length":
                 self.expected_content_length, self.chunked_encoding = int(value), False

@@ -133,6 +133,18 @@ async def test_the_providers_errors_pass_untouched(open_office: Open, status: st
     assert (answer.headers["retry-after"], answer.headers["content-type"]) == ("7", "application/x-own")
 
 
+async def test_the_providers_date_is_the_only_one(open_office: Open) -> None:
+    """An answer that is passed on keeps its own date and gets none of ours; one without gets ours."""
+    upstream = Upstream(reply("200 OK", b"{}", "Date: Mon, 13 Apr 2026 14:30:00 GMT"))
+    async with passing(open_office, upstream) as (_, client):
+        dated = await client.post(PATH, json={})
+        upstream.answer = ACCEPTED
+        undated = await client.post(PATH, json={})
+
+    assert dated.headers.get_list("date") == ["Mon, 13 Apr 2026 14:30:00 GMT"]
+    assert len(undated.headers.get_list("date")) == 1
+
+
 async def test_a_redirect_is_handed_back_not_followed(open_office: Open) -> None:
     """No credentials go where a redirect points."""
     async with Upstream(ACCEPTED).running() as elsewhere:
