@@ -1,11 +1,16 @@
 """Rotten files: a flipped bit is noticed, a bad file keeps no receiver from starting, nothing is thrown away."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from faults import rot
+from receiver.interpret import understood
 from receiver.records import Delivery
+from receiver.settings import SourceSettings
+from receiver.store.sqlite.deliveries import delivery_of
+from receiver.store.sqlite.shapes import digest_holds
 from receiver.store.sqlite.store import SqliteOptions, SqliteStore
 
 
@@ -66,3 +71,13 @@ def test_a_store_starts_on_a_damaged_schema(old: bytes, new: bytes, tmp_path: Pa
 
     assert moved is not None
     assert new in (Path(moved) / db.name).read_bytes()
+
+
+@pytest.mark.parametrize("body", ["{}", 7, 7.5])
+def test_a_body_that_is_no_longer_bytes_is_damage_and_stops_nobody(body: object) -> None:
+    """One bit in a row's header makes text or a number of a body: not handed on, and read as bytes."""
+    row = (1, "s", "2026-04-13T14:30:00.000Z", "", "[]", body, "0" * 64, "new", None, None, None, None)
+
+    assert not digest_holds({"id": 1, "body": body, "body_sha256": hashlib.sha256(b"{}").hexdigest()})
+    assert delivery_of(row).body == str(body).encode()
+    assert understood(delivery_of(row), SourceSettings.named("s", provider="omnifence")).reading.problem == "damaged"

@@ -75,6 +75,12 @@ def headers_of(written: str) -> Headers:
         return ()
 
 
+def _bytes_of(body: object) -> bytes | None:
+    """A body as bytes. A flipped bit in the row's header makes text or a number of it: its digest then decides, and
+    whoever reads it never meets anything else than bytes."""
+    return body if body is None or isinstance(body, bytes) else str(body).encode("utf-8", "surrogateescape")
+
+
 def delivery_of(row: Row) -> Delivery:
     """A delivery from COLUMNS."""
     return Delivery(
@@ -83,7 +89,7 @@ def delivery_of(row: Row) -> Delivery:
         received_at=instant_or_none(row[2]) or 0.0,
         remote=row[3],
         headers=headers_of(row[4]),
-        body=row[5],
+        body=_bytes_of(row[5]),
         body_sha256=row[6],
         verdict=Verdict(row[7]),
         reason=row[8],
