@@ -74,7 +74,7 @@ def test_a_store_starts_on_a_damaged_schema(old: bytes, new: bytes, tmp_path: Pa
 
 
 @pytest.mark.parametrize("body", ["{}", 7, 7.5])
-def test_a_body_that_is_no_longer_bytes_is_damage_and_stops_nobody(body: object) -> None:
+def test_a_body_that_is_no_longer_bytes_is_damage_and_stops_nobody(body: float | str) -> None:
     """One bit in a row's header makes text or a number of a body: not handed on, and read as bytes."""
     row = (1, "s", "2026-04-13T14:30:00.000Z", "", "[]", body, "0" * 64, "new", None, None, None, None)
 
