@@ -100,6 +100,9 @@ class InlineStore:
         return value
 
     async def read(self, look: Callable[[Any], T]) -> T:
+        return self.read_sync(look)
+
+    def read_sync(self, look: Callable[[Any], T]) -> T:
         return look(SqliteView(self._connection))
 
     def on_commit(self, hook: Callable[[frozenset[str]], None]) -> None:
