@@ -2,17 +2,18 @@
 
 A call that hangs is cut off by one deadline over the whole of it (httpx's own timeouts are per read; a trickle never
 trips them). Cancelling leaks a pool slot in this library (encode/httpcore#830), so every question gets a client of its
-own; with a shared TLS context that costs a tenth of a millisecond. Names are resolved on a thread of the source's own:
+own; with a shared TLS context that costs a tenth of a millisecond. Names are resolved on threads of the source's own:
 a resolver that hangs for one provider must not starve the others.
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import ipaddress
 import socket
 import ssl
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -51,10 +52,9 @@ class Exchange:
 
 
 class Resolver:
-    """Resolves the names of one source on its own thread, and keeps the last good answer."""
+    """Resolves the names of one source on threads of its own, and keeps the last good answer."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="holdfast-resolver")
         self._known: dict[tuple[str, int], str] = {}
         self._looking: dict[tuple[str, int], asyncio.Future[str]] = {}
 
@@ -66,7 +66,7 @@ class Resolver:
             key = (host, port)
         looking = self._looking.get(key)
         if looking is None:
-            looking = asyncio.get_running_loop().run_in_executor(self._thread, _resolve, host, port)
+            looking = _looked_up(host, port)
             self._looking[key] = looking
             looking.add_done_callback(lambda done: self._looked(key, done))
         await asyncio.wait([looking], timeout=timeout_s)
@@ -83,9 +83,32 @@ class Resolver:
         if not done.cancelled() and done.exception() is None:
             self._known[key] = done.result()
 
-    def close(self) -> None:
-        """Let the thread go; a look-up that hangs is not waited for."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+
+def _looked_up(host: str, port: int) -> "asyncio.Future[str]":
+    """Look a name up on a thread that nobody waits for: an executor's would hold up the end of the process for as long
+    as the look-up hangs."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[str] = loop.create_future()
+
+    def tell(address: str | Exception) -> None:
+        if found.done():
+            return
+        if isinstance(address, Exception):
+            found.set_exception(address)
+        else:
+            found.set_result(address)
+
+    def look() -> None:
+        address: str | Exception
+        try:
+            address = _resolve(host, port)
+        except (OSError, ValueError) as error:  # a label that is too long is a ValueError
+            address = error
+        with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
+            loop.call_soon_threadsafe(tell, address)
+
+    threading.Thread(target=look, name="holdfast-resolver", daemon=True).start()
+    return found
 
 
 def _resolve(host: str, port: int) -> str:
@@ -102,9 +125,8 @@ class Outbound:
         self._resolvers: dict[str, Resolver] = {}
 
     def close(self) -> None:
-        """Let the resolvers go."""
-        for resolver in self._resolvers.values():
-            resolver.close()
+        """Forget what is known of names; a look-up that hangs is not waited for."""
+        self._resolvers.clear()
 
     async def ask(self, source: SourceSettings, question: Question, rules: ReconcileSettings) -> Exchange:
         """Put one question to a source's provider. Never raises for anything the provider or the network does."""

@@ -60,9 +60,8 @@ class Passing:
         self._resolvers: dict[str, Resolver] = {}
 
     def close(self) -> None:
-        """Let the resolvers go."""
-        for resolver in self._resolvers.values():
-            resolver.close()
+        """Forget what is known of names; a look-up that hangs is not waited for."""
+        self._resolvers.clear()
 
     @contextlib.asynccontextmanager
     async def carry(self, outgoing: Outgoing) -> AsyncIterator[Incoming]:
