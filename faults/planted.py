@@ -7,10 +7,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from receiver import locks, marks, spill
 from receiver.store.sqlite import driver, spilling, store, writer
+from reconciler import asking, outbound, schedule
 
 
 def synchronous(level: str) -> None:
@@ -74,6 +76,31 @@ def no_lock() -> None:
     locks.RoleLock.acquire = lambda self: None  # type: ignore[method-assign]  # that is the bug
 
 
+def follow_redirects() -> None:
+    """Whoever answers "elsewhere" is believed."""
+    client = outbound.Outbound._client
+
+    def trusting(self: Any, rules: Any) -> Any:
+        made = client(self, rules)
+        made.follow_redirects = True
+        return made
+
+    outbound.Outbound._client = trusting  # type: ignore[method-assign]  # that is the bug
+
+
+def forget_retry_after() -> None:
+    """What a provider asked us to wait is not heard."""
+    keep = asking.after_trouble
+    vars(asking)["after_trouble"] = lambda state, trouble, now, **rest: replace(
+        keep(state, trouble, now, **rest), not_before=None, open_until=None
+    )
+
+
+def no_step_guard() -> None:
+    """Nobody looks whether the wall clock was stepped."""
+    schedule.STEP_S = float("inf")
+
+
 class _Without:
     """A module in which one function does nothing."""
 
@@ -95,6 +122,9 @@ BUGS: dict[str, Callable[[], None]] = {
     "answered-errors": answered_errors,
     "no-mark": no_mark,
     "no-lock": no_lock,
+    "follow-redirects": follow_redirects,
+    "forget-retry-after": forget_retry_after,
+    "no-step-guard": no_step_guard,
 }
 
 

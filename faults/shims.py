@@ -1,4 +1,4 @@
-"""Compiles the two libraries that stand between the product and libc, and steers the one that injects faults.
+"""Compiles the libraries that stand between the product and libc, and steers those that are steered while it runs.
 
 Needs a C compiler; without one the scenarios that use them say so and count as not measured.
 """
@@ -34,6 +34,31 @@ def compiled(name: str, folder: Path) -> Path:
     if done.returncode:
         raise NotMeasured(f"c/{name}.c does not compile here: {done.stderr.strip().splitlines()[-1]}")
     return library
+
+
+class WallClock:
+    """The wall clock of one process (and those it forks), to be set on and back; a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        library = compiled("clock", folder)
+        control = folder / "clock-control"
+        control.write_bytes(bytes(8))
+        self._file = control.open("r+b")
+        self._map = mmap.mmap(self._file.fileno(), 8)
+        self.env = {"LD_PRELOAD": str(library), "CLOCK_CONTROL": str(control)}
+
+    def stand(self, by_s: float) -> None:
+        """From now on it is so many seconds ahead of the true one (behind, when negative)."""
+        self._map[0:8] = struct.pack("<q", round(by_s * 1e9))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._map.close()
+        self._file.close()
 
 
 class Injector:

@@ -7,10 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from faults import NotMeasured, providers
 from receiver.clock import SystemClock
 from receiver.providers.base import Question, Reply
 from receiver.settings import Settings
@@ -155,3 +157,14 @@ async def test_a_resolver_that_hangs_for_one_source_holds_up_no_other(monkeypatc
     assert isinstance(outcome, Reply)
     assert took_s < LIMIT_S
     assert all(isinstance(other, Unanswered) and late_s < LIMIT_S + 1.0 for other, late_s in others)
+
+
+@pytest.mark.process
+def test_the_sidecar_lives_through_providers_that_misbehave(tmp_path: Path) -> None:
+    """Hangs, names that hang, redirects, waits and nonsense at once: nothing is decided, nobody asked early, and when
+    they are well every job ends; a look-up that hangs does not hold up the stop."""
+    kinds = ("says nothing", "429 for 2 s", "another job's answer", "HTML")
+    try:
+        assert providers.misbehaving(tmp_path, lasting_s=1.5, rounds=0, kinds=kinds).faults == []
+    except NotMeasured as why:
+        pytest.skip(str(why))
