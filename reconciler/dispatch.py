@@ -2,7 +2,8 @@
 
 A message is leased before it is sent, so a kill in the middle sends it again with the same id. Its schedule is in its
 row. When the application cannot be reached at all (not: when it answers 500 to one message) nothing is sent to it for
-a short, growing while: its messages would only use up their attempts.
+a short, growing while: its messages would only use up their attempts. When it answers again, what has waited for it is
+sent at once (so many together as ever): what was tried while it was down may have to wait half a day by its schedule.
 """
 
 import asyncio
@@ -57,6 +58,8 @@ class _Target:
     probes: int = 0
     """How many probes in a row were not answered, since it is taken for down."""
     paused_until: float = 0.0
+    back: bool = False
+    """It was taken for down and has answered: what waits for it need not wait on."""
 
     def room(self, now: float) -> int:
         """How many messages may be sent to it now; one at a time while it is taken for down."""
@@ -69,6 +72,7 @@ class _Target:
 
     def answered(self) -> None:
         """It is there, whatever it said."""
+        self.back |= self.silent >= DOWN_AFTER
         self.silent = self.probes = 0
         self.paused_until = 0.0
 
@@ -169,7 +173,10 @@ class Dispatch:
         done, self._flying = await asyncio.wait(self._flying, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
         outcomes = [task.result() for task in done]
         if outcomes:
-            await self._store.write(lambda tx: self._keep(tx, outcomes))
+            back = [target for target in self._targets.values() if target.back]
+            await self._store.write(lambda tx: self._keep(tx, outcomes, back))
+            for target in back:
+                target.back = False
         return len(outcomes)
 
     async def _send(self, target: _Target, message: Message) -> Outcome:
@@ -198,13 +205,15 @@ class Dispatch:
             headers["webhook-signature"] = " ".join(signatures)
         return headers
 
-    def _keep(self, tx: Tx, outcomes: list[Outcome]) -> None:
+    def _keep(self, tx: Tx, outcomes: list[Outcome], back: list[_Target]) -> None:
         now = self._clock.now()
         delivered = [outcome.message.id for outcome in outcomes if outcome.error is None]
         if delivered:
             tx.outbox.delivered(delivered, now, pushed=True)
         for outcome in outcomes:
             self._keep_one(tx, outcome, now)
+        for target in back:
+            tx.outbox.bring_forward(now, target.sources)
 
     def _keep_one(self, tx: Tx, outcome: Outcome, now: float) -> None:
         message, app = outcome.message, self._apps[outcome.message.source]

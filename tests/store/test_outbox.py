@@ -218,6 +218,17 @@ def test_a_clock_that_stepped_back_strands_nothing(store: Store) -> None:
     assert sorted(claim(store, START + 10)) == ["leased", "soon", "waiting"]
 
 
+def test_what_waits_for_an_application_that_is_back_is_due_at_once(store: Store) -> None:
+    """The messages of its sources alone, and no lease is touched."""
+    add_messages(store, *(message(name, name) for name in ("leased", "waiting", "soon")))
+    retry(store, "waiting", START + 40_000)
+    claim(store, START + 30_000, limit=1)
+
+    assert store.write_sync(lambda tx: tx.outbox.bring_forward(START, ["another"])) == 0
+    assert store.write_sync(lambda tx: tx.outbox.bring_forward(START, [SOURCE])) == 1
+    assert sorted(claim(store, START + 1)) == ["soon", "waiting"]
+
+
 def test_a_page_of_messages_neither_skips_nor_repeats(store: Store) -> None:
     """Newest first, by cursor and filter; payloads parsed."""
     add_messages(store, *(message(f"m{n:02}", f"j{n % 2}") for n in range(20)))

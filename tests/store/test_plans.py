@@ -111,6 +111,7 @@ def write_everything(store: SqliteStore, tx: Tx) -> None:
     tx.outbox.revive("m-j3", START)
     tx.outbox.get("m-j4")
     tx.outbox.bring_forward(START)
+    tx.outbox.bring_forward(START, [SOURCE])
     tx.outbox.next_attempt_at()
     tx.sources.put(SourceState(SOURCE))
     tx.sources.get(SOURCE)

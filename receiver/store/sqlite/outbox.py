@@ -32,6 +32,10 @@ NEXT_ATTEMPT = (
     " FROM outbox INDEXED BY outbox_due WHERE state = 'pending' ORDER BY next_attempt_at LIMIT 1000)"
 )
 
+BRING_FORWARD_OF = (
+    "UPDATE outbox SET next_attempt_at = ? WHERE state = 'pending' AND source = ? AND next_attempt_at > ?"
+)
+
 
 def message_of(row: Row) -> Message:
     """A message from COLUMNS."""
@@ -140,8 +144,10 @@ class SqliteOutbox:
         row = self._c.execute(f"SELECT {COLUMNS} FROM outbox WHERE id = ?", (message_id,)).fetchone()
         return message_of(row) if row else None
 
-    def bring_forward(self, latest: float) -> int:
+    def bring_forward(self, latest: float, sources: Sequence[str] | None = None) -> int:
         at = clock.text(latest)
+        if sources is not None:
+            return sum(self._c.execute(BRING_FORWARD_OF, (at, source, at)).rowcount for source in sources)
         return self._c.execute(
             "UPDATE outbox SET next_attempt_at = min(next_attempt_at, ?), leased_until = min(leased_until, ?)"
             " WHERE state = 'pending' AND (next_attempt_at > ? OR leased_until > ?)",
