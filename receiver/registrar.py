@@ -31,6 +31,7 @@ class Registered:
 def register(tx: Tx, told: Registration, now: float, source: SourceSettings) -> Registered:
     """Put a job on record, or fill in what was not known of it."""
     known = tx.jobs.find(told.source, told.job_id) or (tx.jobs.find(told.source, told.alias) if told.alias else None)
+    known = known or _by_link(tx, told, source)
     if known is not None:
         return _fill(tx, known, _named(told, known), now, source)
     told = replace(told, alias=told.alias or other_id(tx, told.source, told.job_id, told.poll_url, source))
@@ -61,9 +62,23 @@ def _named(told: Registration, known: Job) -> Registration:
 
 def other_id(tx: Tx, name: str, job_id: str, poll_url: str | None, source: SourceSettings) -> str | None:
     """The other id that a provider puts into its links (Omnia), where it is one and names no job yet."""
-    in_link = getattr(source.facts, "id_in_link", None)
-    found = in_link(poll_url) if in_link is not None and poll_url is not None else None
+    found = _id_in_link(poll_url, source)
     return found if found and found != job_id and tx.jobs.find(name, found) is None else None
+
+
+def _id_in_link(poll_url: str | None, source: SourceSettings) -> str | None:
+    in_link = getattr(source.facts, "id_in_link", None)
+    found: str | None = in_link(poll_url) if in_link is not None and poll_url is not None else None
+    return found
+
+
+def _by_link(tx: Tx, told: Registration, source: SourceSettings) -> Job | None:
+    """The job on record under the id in the link alone: a webhook that came first knew no other. One with another id or
+    another link besides is another job."""
+    in_link = _id_in_link(told.poll_url, source)
+    known = tx.jobs.find(told.source, in_link) if in_link else None
+    same = known is not None and known.job_id == in_link and known.alias is None
+    return known if known is not None and same and known.poll_url in (None, told.poll_url) else None
 
 
 def schedule(job: Job, source: SourceSettings, now: float) -> Job:

@@ -205,6 +205,18 @@ async def test_the_link_of_a_task_names_its_other_id(scene: Scene) -> None:
     assert (await scene.job("generation_7", "insights"))["job_id"] == "task_7"
 
 
+async def test_a_job_on_record_under_the_id_in_its_link_is_the_one_registered(scene: Scene) -> None:
+    """Omnia: a webhook that was believed before the registration knows the link's id alone, and its job is no other."""
+    link = "https://omnia.example.com/api/v1/insights/generation/generation_8"
+    await scene.register("generation_8", "insights", modality="insight")
+
+    assert (await scene.register("task_8", "insights", modality="insight", poll_url=link)).status == 200
+    job = await scene.job("task_8", "insights")
+    assert (job["job_id"], job["alias"], job["poll_url"]) == ("generation_8", "task_8", link)
+    elsewhere = "https://omnia.example.com/api/v1/exports/generation_8"
+    assert (await scene.register("task_9", "insights", modality="export", poll_url=elsewhere)).status == 201
+
+
 @pytest.mark.parametrize("facts", [{}, {"alias": "early"}])
 async def test_what_was_held_is_read_the_moment_the_job_is_registered(scene: Scene, facts: dict[str, str]) -> None:
     """By its id or by its alias; the outcome is told once."""
