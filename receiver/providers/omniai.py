@@ -217,15 +217,8 @@ def _finding(job: Job, row: dict[str, Any], is_document: bool, now: float, extra
     modality = DOCUMENT if is_document else _modality(word(row.get("type")))
     claim, reason = _claim(status, extras) or (Claim.RUNNING, None)
     waits = (status or "").lower() == "awaiting_approval" or _scheduled_later(row, now)
-    return Finding(
-        job_id=job.job_id,
-        claim=claim,
-        reason=reason,
-        status=status,
-        result=row,
-        modality=modality,
-        freezes=claim is Claim.RUNNING and waits,
-    )
+    freezes = claim is Claim.RUNNING and waits
+    return Finding(job.job_id, claim, reason, status, result=row, modality=modality, freezes=freezes)
 
 
 def _may_be_document(job: Job) -> bool:
@@ -308,14 +301,21 @@ class OmniAI:
 
     def _ask_lead(self, lead: str, group: Sequence[Job], now: float, extras: Extras) -> Asking:
         documents = actions = None
-        about = tuple(job.job_id for job in group)
         if any(_may_be_document(job) for job in group):
+            about = tuple(job.job_id for job in group)
             reply = yield Question(path=f"/api/v1/leads/{segment(lead)}/documents", about=about)
             documents = _Listing(reply, _DOCUMENT_LISTS, "documents")
-        if any(_may_be_action(job) for job in group):
+        rest: list[Job] = []
+        for job in group:
+            if documents is not None and _may_be_document(job) and documents.row(job) is not None:
+                yield _found(job, documents, None, now, extras)  # at once: the next read may be in trouble
+            else:
+                rest.append(job)
+        if any(_may_be_action(job) for job in rest):
+            about = tuple(job.job_id for job in rest)
             reply = yield Question(path=f"/api/v1/leads/{segment(lead)}/action-logs", about=about)
             actions = _Listing(reply, _ACTION_LISTS, "action logs")
-        for job in group:
+        for job in rest:
             yield _found(job, documents, actions, now, extras)
 
     def classify(self, reply: Reply) -> Trouble | None:

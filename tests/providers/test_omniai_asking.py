@@ -163,6 +163,17 @@ def test_one_list_in_disorder_does_not_hide_the_other(source: SourceSettings) ->
     assert found.told["a"].claim is Claim.COMPLETED
 
 
+def test_trouble_with_one_list_keeps_back_nothing_that_the_other_told(source: SourceSettings) -> None:
+    """A document's end is told before the action logs are asked for, and their trouble is not about it."""
+    jobs = [job("d", "document"), job("a", "tool_call"), job("x", None)]
+    rows = [{"id": each, "metadata": {"extractionStatus": "completed"}} for each in "dx"]
+
+    had = asked(source, jobs, rows, reply_of({}, 503))
+
+    assert (had.trouble, sorted(had.told)) == ("unavailable", ["d", "x"])
+    assert had.questions[1].about == ("a",)
+
+
 def test_a_job_is_found_by_its_alias_too(source: SourceSettings) -> None:
     """Either id finds the job."""
     rows = [{"id": "other", "metadata": {"extractionStatus": "completed"}}]
