@@ -4,6 +4,7 @@ Owns the record of one job, the counters, and the judgement whether somebody's a
 Never reads anything of the sidecar: the demo's ledger compares both sides from outside.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,7 +138,7 @@ class SimulatedJob:
             "stuck": self.stuck,
             "submitted_at": clock.text(self.submitted_at),
             "finished_at": None if self.finished_at is None else clock.text(self.finished_at),
-            "duration_s": round(self.duration_s, 4),
+            "duration_s": round(self.duration_s, 4) if math.isfinite(self.duration_s) else None,
             "webhook_url": self.webhook_url,
             "faults": list(self.faults),
             "counts": dict(self.counts),

@@ -1,5 +1,6 @@
 """Serving, the control desk, determinism, and judging accounts against the truth."""
 
+import json
 from typing import Any
 
 import anyio
@@ -102,6 +103,14 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     """Ranges and shares are judged before anything runs."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Settings(**wrong)
+
+
+async def test_the_truth_is_told_of_a_job_that_never_ends(run: Any) -> None:
+    """How long such a job takes is no number that JSON knows: it is null."""
+    simulator = await run.start("omnifence", faults=Faults(stuck=1.0))
+    job = await simulator.submit(simulator.modalities[0])
+
+    assert json.loads(json.dumps(job.as_dict(), allow_nan=False))["duration_s"] is None
 
 
 async def test_the_desk_submits_waits_and_tells_the_truth(served: Simulation, hook: Any) -> None:
