@@ -107,7 +107,7 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 
 async def test_the_truth_is_told_of_a_job_that_never_ends(run: Any) -> None:
     """How long such a job takes is no number that JSON knows: it is null."""
-    simulator = await run.start("omnifence", faults=Faults(stuck=1.0))
+    simulator = await run.start("omnifence", faults={"stuck": 1.0})
     job = await simulator.submit(simulator.modalities[0])
 
     assert json.loads(json.dumps(job.as_dict(), allow_nan=False))["duration_s"] is None
