@@ -150,7 +150,7 @@ class Scanner(Protocol):
         ...
 
     def delivery_stats(self, source: "SourceSettings", start: float, end: float) -> Counting:
-        """Read the provider's own counts for a window: one question, a cheap look before a whole scan."""
+        """Read the provider's own counts for a window: one question; shown beside what the log says."""
         ...
 
     def keys_of(self, record: DeliveryRecord) -> Collection[str]:
