@@ -1,7 +1,9 @@
 """The long form: `python -m faults [--quick] [--minutes N] [--only WORD]`. Prints what each scenario measured.
 
 Ends with 1 when something did not hold, or when a planted bug was not caught. What this machine cannot do is said and
-counts as neither. `--minutes` bounds the simulated months; the rest takes as long as it takes.
+counts as neither. The long form puts what it measured into the table of docs/reliability.md (`--no-write`: it does not;
+`--quick --write`: the short one does too). `--minutes` bounds the soak (60) and the simulated months (10); the rest
+takes as long as it takes.
 """
 
 import argparse
@@ -11,43 +13,32 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from faults import NotMeasured, Result, application, disk, each, keeping, kills, locked, months, power, restart, rot
+from faults import (
+    NotMeasured,
+    Result,
+    application,
+    clocks,
+    day,
+    disk,
+    each,
+    keeping,
+    kills,
+    locked,
+    months,
+    power,
+    providers,
+    restart,
+    rot,
+    soak,
+    table,
+)
+from faults.catalogue import Scenario, entries
 
-Scenario = Callable[[Path], Result]
 
-
-def scenarios(*, quick: bool) -> dict[str, Scenario]:
-    """What must hold, by name."""
-
-    def size(long: int, short: int) -> int:
-        return short if quick else long
-
-    return {
-        "kill -9 of receive": lambda at: kills.receive(at, size(1000, 10), warm=True),
-        "kill -9 of run": lambda at: kills.run(at, size(200, 4), warm=True),
-        "power loss": lambda at: power.lose(at, points=size(700, 60)),
-        "every operation fails": lambda at: each.every(at, step=size(1, 20)),
-        "I/O errors, journal elsewhere": lambda at: disk.errors(at, elsewhere=True),
-        "I/O errors, journal on the same disk": lambda at: disk.errors(at, elsewhere=False),
-        "disk full, journal elsewhere": lambda at: disk.full(at, elsewhere=True),
-        "disk full, journal on it": lambda at: disk.full(at, elsewhere=False),
-        "no file may grow": disk.quota,
-        "database locked": lambda at: locked.locked(at, size(12, 3)),
-        "disk stalls, journal elsewhere": lambda at: locked.stalled(at, elsewhere=True),
-        "disk stalls, journal on it": lambda at: locked.stalled(at, elsewhere=False),
-        "bits flip": lambda at: rot.flips(at, size(2000, 100)),
-        "bad files": rot.bad_files,
-        "missing is told": rot.told,
-        "planned restarts": lambda at: restart.restarts(at, size(50, 5)),
-        "systemd-socket-activate": restart.by_systemd,
-        "application away": lambda at: application.away(at, away_s=size(30, 1)),
-        "pruning and backup": lambda at: keeping.looked_after(at, size(1_000_000, 20_000)),
-        "forgotten reader": keeping.forgotten_reader,
-        "two receivers": keeping.two,
-    }
+def _providers(at: Path, bug: str) -> Result:
+    return providers.misbehaving(at, lasting_s=3.0, rounds=0, kinds=("429 for 2 s", "503 for 2 s"), planted=bug)
 
 
 def planted(at: Path) -> Result:
@@ -64,6 +55,13 @@ def planted(at: Path) -> Result:
         "flips: no mark": lambda at: rot.flips(at, 60, mark=False),
         "restart: killed": lambda at: restart.restarts(at, 3, how=signal.SIGKILL),
         "two: no-lock": lambda at: keeping.two(at, planted="no-lock"),
+        "providers: follow-redirects": lambda at: _providers(at, "follow-redirects"),
+        "providers: forget-retry-after": lambda at: _providers(at, "forget-retry-after"),
+        "clock: no-step-guard": lambda at: clocks.stepped(at, lasting_s=3.0, planted="no-step-guard"),
+        "a day: any-order": lambda at: day.away(at, messages=90, planted="any-order"),
+        "application: never back": lambda at: application.away(at, away_s=1.0, planted=True),
+        "reader: nobody listens": lambda at: keeping.forgotten_reader(at, planted=True),
+        "soak: acknowledge-first": lambda at: soak.soak(at, 0.5, every_s=1.0, planted="acknowledge-first"),
         "months: ignore-retry-after": lambda at: months.simulate(at, [2], 2, bug="ignore-retry-after"),
     }
     missed = []
@@ -73,52 +71,62 @@ def planted(at: Path) -> Result:
                 missed.append(name)
         except NotMeasured:
             continue
+        except AssertionError as error:  # the harness itself could not go on: that is caught too, and said
+            print(f"  {name}: {str(error)[:200]}", flush=True)
     result.figures |= {"planted": len(bugs), "caught": len(bugs) - len(missed)}
     result.must(not missed, f"not caught: {missed}")
     return result
 
 
-def endless(at: Path, minutes: float) -> Result:
-    """Simulated weeks, seed after seed, until the time is up."""
-    whole, until, seed = Result("months in seconds"), time.monotonic() + minutes * 60.0, 0
-    jobs = questions = 0.0
-    worst_s = 0.0
-    while seed == 0 or time.monotonic() < until:
-        seed += 1
-        found = months.simulate(at, [seed], 7.0)
-        whole.faults += found.faults
-        jobs += float(str(found.figures["jobs"]))
-        questions += float(str(found.figures["questions"]))
-        worst_s = max(worst_s, float(str(found.figures["worst lateness s"])))
-    whole.figures |= {"simulated weeks": seed, "jobs": jobs, "questions": questions, "worst lateness s": worst_s}
-    return whole
+def run(name: str, scenario: Scenario) -> Result | None:
+    """Run one in a folder of its own and print a line; None when this machine cannot."""
+    at, began = Path(tempfile.mkdtemp(prefix="holdfast-faults-")), time.monotonic()
+    result = None
+    try:
+        result = scenario(at)
+        said = "did NOT hold: " + "; ".join(result.faults[:3]) if result.faults else "held"
+        facts = json.dumps(result.figures)
+    except NotMeasured as why:
+        said, facts = f"not measured: {why}", "{}"
+    except Exception as error:  # noqa: BLE001 - one that breaks must not keep the others from being tried
+        result = Result(name, faults=[f"{type(error).__name__}: {str(error)[:500]}"])
+        said, facts = "did NOT hold: " + result.faults[0], "{}"
+    finally:
+        shutil.rmtree(at, ignore_errors=True)
+    print(f"{name}: {said} ({time.monotonic() - began:.0f} s) {facts}", flush=True)
+    return result
 
 
 def main() -> int:
-    """Run them and print one line each."""
+    """Run what is chosen, and write the table."""
     options = argparse.ArgumentParser(prog="python -m faults", description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--quick", action="store_true", help="the short form of everything")
-    options.add_argument("--minutes", type=float, default=10.0, help="how long months are simulated (default 10)")
+    options.add_argument("--minutes", type=float, help="how long the soak (60) and the months (10) last")
     options.add_argument("--only", default="", help="only scenarios whose name contains this")
+    options.add_argument("--list", action="store_true", help="name the scenarios and end")
+    options.add_argument("--write", action=argparse.BooleanOptionalAction, help="put it into docs/reliability.md")
     given = options.parse_args()
-    chosen: dict[str, Scenario] = scenarios(quick=given.quick)
-    chosen["months"] = lambda at: endless(at, 0.1 if given.quick else given.minutes)
-    chosen["planted bugs"] = planted
-    bad = 0
-    for name, scenario in chosen.items():
-        if given.only not in name:
+    every = entries(given.minutes)
+    if given.list:
+        print("\n".join([*(entry.name for entry in every), "planted bugs"]))
+        return 0
+    how = ["--quick"] if given.quick else []
+    how += [f"--minutes {given.minutes:g}"] if given.minutes and not given.quick else []
+    measured, bad = {}, 0
+    for entry in every:
+        if given.only not in entry.name:
             continue
-        at, began = Path(tempfile.mkdtemp(prefix="holdfast-faults-")), time.monotonic()
-        try:
-            result = scenario(at)
+        timed = entry.name in ("soak", "months")
+        result = run(entry.name, entry.short if given.quick else entry.long)
+        if result is not None:
             bad += bool(result.faults)
-            said = "did NOT hold: " + "; ".join(result.faults[:3]) if result.faults else "held"
-            facts = json.dumps(result.figures)
-        except NotMeasured as why:
-            said, facts = f"not measured: {why}", "{}"
-        finally:
-            shutil.rmtree(at, ignore_errors=True)
-        print(f"{name}: {said} ({time.monotonic() - began:.0f} s) {facts}", flush=True)
+            again = table.command(entry.name, how if timed or given.quick else [])
+            measured[entry.name] = (table.told(result), again)
+    if given.only in "planted bugs":
+        caught = run("planted bugs", planted)
+        bad += caught is None or bool(caught.faults)
+    if measured and (not given.quick if given.write is None else given.write):
+        table.write(every, measured)
     return 1 if bad else 0
 
 

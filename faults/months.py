@@ -7,6 +7,7 @@ application fails and goes away; the reconciler is cut off in the middle of what
 
 import asyncio
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -245,3 +246,19 @@ def _verdict(world: World) -> dict[str, float]:
         "pushes": world.pushes,
         "crashes": world.crashes,
     }
+
+
+def endless(at: Path, minutes: float) -> Result:
+    """Simulated weeks, seed after seed, until the time is up."""
+    whole, until, seed = Result("months in seconds"), time.monotonic() + minutes * 60.0, 0
+    jobs = questions = 0.0
+    worst_s = 0.0
+    while seed == 0 or time.monotonic() < until:
+        seed += 1
+        found = simulate(at, [seed], 7.0)
+        whole.faults += found.faults
+        jobs += float(str(found.figures["jobs"]))
+        questions += float(str(found.figures["questions"]))
+        worst_s = max(worst_s, float(str(found.figures["worst lateness s"])))
+    whole.figures |= {"simulated weeks": seed, "jobs": jobs, "questions": questions, "worst lateness s": worst_s}
+    return whole
