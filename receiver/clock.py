@@ -68,11 +68,11 @@ def is_text(written: str) -> bool:
 def retry_after_s(value: str, now: float) -> float | None:
     """Read a Retry-After value (RFC 9110, 10.2.3): seconds or an HTTP date.
 
-    A date has no fraction, so one second is added: coming back early is the one mistake to avoid.
-    Nonsense answers None; a negative or past value answers 0.
+    A date has no fraction, so one second is added: coming back early is the one mistake to avoid; seconds with one,
+    which the RFC does not know, are taken for the same reason. Nonsense answers None; a date that is past answers 0.
     """
     value = value.strip()
-    if value.isascii() and value.isdigit():
+    if value.isascii() and value.replace(".", "", 1).isdigit():
         return float(value[:12])
     try:
         moment = email.utils.parsedate_to_datetime(value)

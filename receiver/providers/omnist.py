@@ -172,6 +172,12 @@ def _next_offset(answer: Any, offset: int, count: int) -> int | None:
     return None
 
 
+def _wait_s(reply: Reply) -> float | None:
+    """`Retry-After` of a good answer: not documented (4.3), and honoured where it shows up."""
+    written = reply.headers.get("retry-after")
+    return clock.retry_after_s(written, reply.now) if written is not None else None
+
+
 def _finding(
     job: Job, row: Any, status: str, modality: str, extras: Extras, *, retry_after_s: float | None = None
 ) -> Finding:
@@ -272,7 +278,7 @@ class Omnist(Webhooks):
             elif (job.modality or "").lower() == RUN:
                 runs.setdefault(monitor, []).append(job)
             else:
-                finding = yield from self._ask_backfill(monitor, job, now, extras)
+                finding = yield from self._ask_backfill(monitor, job, extras)
                 if finding.missing and (job.modality or "").lower() != BACKFILL:
                     runs.setdefault(monitor, []).append(job)
                 else:
@@ -280,7 +286,7 @@ class Omnist(Webhooks):
         for monitor, group in runs.items():
             yield from self._ask_runs(monitor, group, extras)
 
-    def _ask_backfill(self, monitor: str, job: Job, now: float, extras: Extras) -> Answering:
+    def _ask_backfill(self, monitor: str, job: Job, extras: Extras) -> Answering:
         path = f"/v1/monitors/{segment(monitor)}/backfills/{segment(job.job_id)}"
         reply = yield Question(path=path, job_id=job.job_id)
         if reply is not None and reply.status == 404:
@@ -288,9 +294,7 @@ class Omnist(Webhooks):
         found = _status_of(reply.document(), "backfill", "task", "data") if reply is not None else None
         if reply is None or found is None:
             return Finding(job.job_id, problem="the answer about the backfill has no status")
-        wait = reply.headers.get("retry-after")
-        after = clock.retry_after_s(wait, now) if wait is not None else None
-        return _finding(job, *found, BACKFILL, extras, retry_after_s=after)
+        return _finding(job, *found, BACKFILL, extras, retry_after_s=_wait_s(reply))
 
     def _ask_runs(self, monitor: str, jobs: Sequence[Job], extras: Extras) -> Asking:
         """Pages of runs until every job is found or the list ends; only a list read to its end says `missing`."""
@@ -313,7 +317,7 @@ class Omnist(Webhooks):
                 run = wanted.pop(_first_id(row, ("id",), ("run_id",)) or "", None)
                 status = word(jsontext.at(row, "status"))
                 if run is not None and status is not None:
-                    yield _finding(run, row, status, RUN, extras)
+                    yield _finding(run, row, status, RUN, extras, retry_after_s=_wait_s(reply))
                 elif run is not None:
                     yield Finding(run.job_id, problem="its row in the list of runs has no status")
             offset = _next_offset(reply.document(), offset, len(rows))

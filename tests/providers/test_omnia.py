@@ -229,6 +229,8 @@ def test_a_running_task_is_left_alone_as_long_as_it_asks(source: SourceSettings)
     assert (seconds.told["task_1"].claim, seconds.told["task_1"].retry_after_s) == (Claim.RUNNING, 5)
     assert dated.told["task_1"].retry_after_s == 10
     assert (junk.told["task_1"].claim, junk.told["task_1"].retry_after_s) == (Claim.RUNNING, None)
+    parts = talk(PROVIDER, [registered()], source, answers(reply_of(task("pending"), retry_after="90.5")))
+    assert parts.told["task_1"].retry_after_s == 90.5
 
 
 def test_a_done_task_needs_no_links_and_no_header(source: SourceSettings) -> None:

@@ -47,6 +47,16 @@ def test_a_running_backfill_is_left_alone_as_long_as_asked(source: SourceSetting
     assert (found.claim, found.retry_after_s) == (Claim.RUNNING, 40.0)
 
 
+def test_running_runs_are_left_alone_as_long_as_their_list_asks(source: SourceSettings) -> None:
+    """A Retry-After on a good list is about those of its jobs that are not done."""
+    rows = {"runs": [{"id": "r1", "status": "queued"}, {"id": "r2", "status": "done"}]}
+    jobs = [job_of(each, modality="run", refs=MONITOR) for each in ("r1", "r2")]
+
+    told = talk(PROVIDER, jobs, source, answers(reply_of(rows, retry_after="40"))).told
+
+    assert [told[each].retry_after_s for each in ("r1", "r2")] == [40.0, None]
+
+
 @pytest.mark.parametrize("answer", [b"<html>", b"", {}, [], {"status": None}, {"status": 7}, {"data": {"status": ""}}])
 def test_an_answer_without_a_status_decides_nothing(answer: Any, source: SourceSettings) -> None:
     """Neither an end nor a miss."""
