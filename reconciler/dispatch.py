@@ -30,8 +30,11 @@ LEAST_CLAIM = IN_FLIGHT // 4
 FACTOR = 5.0
 """Each wait is so much longer than the one before: 5 s, 25 s, 2 min, 10 min, 52 min, 4 h, then 12 h (by default)."""
 JITTER = 0.25
+ANSWERED = "the application answered "
+"""What was told to wait by an answer waits, also when the application was down meanwhile: it may have said how long."""
 DOWN_AFTER = 3
-"""So many calls in a row without any answer: the application is down."""
+"""So many jobs whose calls got no answer, none answered between them: the application is down. One job alone proves
+nothing but its own trouble, and holds up no other."""
 LOOK_S = 0.2
 """While pushes are on their way, what has become due meanwhile is looked for this often."""
 FIRST_PAUSE_S = 0.5
@@ -53,33 +56,41 @@ class _Target:
     app: AppSettings
     sources: list[str] = field(default_factory=list)
     flying: int = 0
-    silent: int = 0
-    """Calls in a row without any answer."""
+    silent: set[tuple[str, str]] = field(default_factory=set)
+    """Jobs (no more than prove it down) whose calls got no answer since the last one that did."""
     probes: int = 0
     """How many probes in a row were not answered, since it is taken for down."""
     paused_until: float = 0.0
     back: bool = False
     """It was taken for down and has answered: what waits for it need not wait on."""
 
+    @property
+    def is_down(self) -> bool:
+        """Whether it is taken for down."""
+        return len(self.silent) >= DOWN_AFTER
+
     def room(self, now: float) -> int:
         """How many messages may be sent to it now; one at a time while it is taken for down."""
         if self.paused_until > now:
             return 0
-        if self.silent >= DOWN_AFTER:
+        if self.is_down:
             return 0 if self.flying else 1
         free = IN_FLIGHT - self.flying
         return free if free >= LEAST_CLAIM else 0
 
     def answered(self) -> None:
         """It is there, whatever it said."""
-        self.back |= self.silent >= DOWN_AFTER
-        self.silent = self.probes = 0
+        self.back |= self.is_down
+        self.silent.clear()
+        self.probes = 0
         self.paused_until = 0.0
 
-    def stayed_silent(self, now: float, share: float, *, probe: bool) -> None:
+    def stayed_silent(self, message: Message, now: float, share: float, *, probe: bool) -> None:
         """No answer. `share` (of the pause, for jitter) keeps several senders from knocking together."""
-        self.silent += 1
-        if self.silent == DOWN_AFTER or probe:
+        was_down = self.is_down
+        if not was_down:
+            self.silent.add((message.source, message.job_id or message.id))
+        if probe or self.is_down > was_down:
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(20, self.probes))
             self.probes += probe
             self.paused_until = now + pause_s * share
@@ -180,20 +191,20 @@ class Dispatch:
         return len(outcomes)
 
     async def _send(self, target: _Target, message: Message) -> Outcome:
-        app, probe = self._apps[message.source], target.silent >= DOWN_AFTER
+        app, probe = self._apps[message.source], target.is_down
         body = message.payload.encode()
         try:
             status, answered = await self._push_for(app).post(app.url, body, self._headers(app, message, body))
         except Exception as error:  # noqa: BLE001 - whatever one message meets, the others go on
             share = self._chance.uniform(0.5, 1.0)
-            target.stayed_silent(self._clock.monotonic(), share, probe=probe)
+            target.stayed_silent(message, self._clock.monotonic(), share, probe=probe)
             return Outcome(message, None, str(error) or type(error).__name__)
         finally:
             target.flying -= 1
         target.answered()
         after = answered.get("retry-after")
         wait_s = retry_after_s(after, self._clock.now()) if after is not None else None
-        error_text = None if 200 <= status < 300 else f"the application answered {status}"
+        error_text = None if 200 <= status < 300 else f"{ANSWERED}{status}"
         return Outcome(message, status, error_text, wait_s)
 
     def _headers(self, app: AppSettings, message: Message, body: bytes) -> dict[str, str]:
@@ -213,7 +224,7 @@ class Dispatch:
         for outcome in outcomes:
             self._keep_one(tx, outcome, now)
         for target in back:
-            tx.outbox.bring_forward(now, target.sources)
+            tx.outbox.bring_forward(now, target.sources, but=ANSWERED)
 
     def _keep_one(self, tx: Tx, outcome: Outcome, now: float) -> None:
         message, app = outcome.message, self._apps[outcome.message.source]

@@ -333,6 +333,46 @@ async def test_an_application_that_is_down_uses_up_no_attempts(post: Post) -> No
     assert sum(each.attempts for each in states) <= tries + 300
 
 
+async def test_one_job_without_an_answer_is_no_application_down(post: Post) -> None:
+    """However often its calls end in silence, what is staged for another job is sent at once."""
+    post.app.answers = lambda message_id: TimeoutError("15 s") if message_id == "hung" else 200
+    await post.stage("hung")
+    await post.run(700, every_s=5)
+    assert len(post.app.got) > DOWN_AFTER
+    hung, other = asyncio.Event(), asyncio.Event()
+    post.app.answers = lambda message_id: hung if message_id == "hung" else other
+    await post.store.write(lambda tx: tx.outbox.revive("hung", post.clock.now()))
+    running = asyncio.create_task(post.dispatch.run_once())
+    await aeventually(lambda: post.app.at_once == 1)
+    await post.stage("later")
+    await aeventually(lambda: "later" in post.app.ids)
+    hung.set()
+    other.set()
+
+    assert await running == 2
+
+
+async def test_what_was_told_to_wait_waits_though_the_application_was_down(post: Post) -> None:
+    """Retry-After holds when the application is back after an outage; only what got no answer is sent at once."""
+    down = True
+
+    def answers(message_id: str) -> Answer:
+        if message_id == "told":
+            return 503, {"retry-after": "7200"}
+        return OSError("connection refused") if down else 200
+
+    post.app.answers = answers
+    await post.stage("told")
+    await post.run()
+    await post.stage(*(f"m{n}" for n in range(50)))
+    await post.run(600)
+    down = False
+    await post.run(60)
+
+    assert post.app.ids.count("told") == 1
+    assert {(await post.message(f"m{n}")).state for n in range(50)} == {"delivered"}
+
+
 async def test_an_application_that_is_back_is_found_out_soon(post: Post) -> None:
     """Within half a minute, whatever the outage lasted."""
     post.app.answers = lambda message_id: OSError("connection refused")
