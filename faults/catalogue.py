@@ -129,6 +129,13 @@ def _rot() -> list[Entry]:
             rot.bad_files,
         ),
         Entry(
+            "damaged while open",
+            "the whole file overwritten under `run`, then kill -9 and a start",
+            "nobody refused; file kept; of what was acknowledged into its log at most 2 % gone",
+            rot.while_open,
+            rot.while_open,
+        ),
+        Entry(
             "missing is told",
             "half of the log cut off",
             "log, `status` and `check` say *missing*",

@@ -232,3 +232,52 @@ def told(folder: Path, *, planted: str = "") -> Result:
         result.must(ready is not None and ready[0] == 200, "readyz is not 200")
         product.stop()
     return result
+
+
+LITTLE = 50
+"""One in so many of what was acknowledged into the log of a destroyed file may be gone with it."""
+
+
+def while_open(folder: Path, *, planted: str = "") -> Result:
+    """The whole database file is overwritten under the running sidecar. SQLite goes on with what it has in memory and
+    commits into its log, so intake goes on too; the next start moves the file aside and brings back what the log holds.
+    What was in the file alone is lost with it: no promise is made of it."""
+    result = Result("the database is damaged while it is open")
+    with Product(folder, store="spill_after_s = 0.3") as product:
+        process = product.start("run", planted=planted)
+        with Senders(product.port, 4, rate=100) as before:
+            eventually(lambda: len(before.ledger.acknowledged) > 100)
+        _fold_softly(product.database)
+        with Senders(product.port, 1) as begun:
+            eventually(lambda: len(begun.ledger.acknowledged) > 5)
+        size = product.database.stat().st_size
+        _poke(product.database, 0, os.urandom(size))
+        damaged_at = time.monotonic()
+        with Senders(product.port, 4, rate=100) as after:
+            eventually(lambda: "malformed" in process.output or "not a database" in process.output, 20.0)
+            since = len(after.ledger.acknowledged)
+            eventually(lambda: len(after.ledger.acknowledged) > since + 100, 20.0)
+        result.figures["noticed after s"] = round(time.monotonic() - damaged_at, 2)
+        result.figures |= {"acknowledged after": len(after.ledger.ids), "in the journal": product.spilled()}
+        refused = sum(after.ledger.refused.values())
+        result.figures |= {"refused": refused, "slowest s": round(after.ledger.slowest_s(), 2)}
+        result.must(not refused and not after.ledger.failed, f"refused: {dict(after.ledger.refused)}")
+        product.kill()
+        again = product.start("run")
+        if "store.damaged" in again.output:
+            again.wait_for_output(r"store\.salvaged", 30.0)
+        product.drained()
+        product.stop()
+        gone = after.ledger.ids - product.kept()
+        result.figures |= {"gone of those": len(gone), "gone of those before": len(before.ledger.ids - product.kept())}
+        few = max(1, len(after.ledger.ids) // LITTLE)
+        result.must(len(gone) <= few, f"{len(gone)} of {len(after.ledger.ids)} acknowledged after the damage are gone")
+        result.must(list(product.folder.glob("holdfast.db.damaged-*")), "the damaged file was not kept")
+    return result
+
+
+def _fold_softly(db: Path) -> None:
+    """Fold the log in, so that it is begun anew by the next commit."""
+    connection = sqlite3.connect(db, timeout=5.0)
+    connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    connection.close()

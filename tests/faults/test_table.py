@@ -16,7 +16,8 @@ def test_a_run_writes_its_own_rows_and_no_others(tmp_path: Path) -> None:
     table.write(every, {}, page)
 
     text = page.read_text()
-    assert text.startswith("above\n\n| scenario") and text.endswith("|\n\nbelow\n")
+    assert text.startswith("above\n\n| scenario")
+    assert text.endswith("|\n\nbelow\n")
     assert '| lost 0, acknowledged 12,345 | `--quick --only "two receivers"` |' in text
     assert "| an hour | `--only soak` |" in text
     assert text.count(table.NOT_YET) == len(every) - 2
