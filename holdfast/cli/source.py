@@ -18,11 +18,13 @@ from receiver.providers.base import Question, Reply
 from receiver.providers.managing import (
     ByHand,
     Change,
+    DeliveryRecord,
     Managed,
     Manager,
     Managing,
     NotDone,
     Rotated,
+    Scanner,
     SetUp,
     TestSent,
     shown_url,
@@ -199,6 +201,15 @@ def _write_private(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def ids_on_arrival(mine: SourceSettings, sent: TestSent) -> set[str]:
+    """The ids a test delivery may carry when it arrives: a provider may write one in its headers and in its API
+    differently, and where nobody interprets deliveries now they are all there is to tell it by."""
+    ids = {each for each in (sent.event_id, sent.delivery_id) if each}
+    if isinstance(mine.facts, Scanner):
+        ids |= set(mine.facts.keys_of(DeliveryRecord(sent.delivery_id, sent.event_id, None, None, None, None)))
+    return ids
+
+
 async def _watch(
     settings: Settings, mine: SourceSettings, sent: TestSent, since: float, timeout_s: float
 ) -> str | None:
@@ -207,7 +218,7 @@ async def _watch(
 
     clock = SystemClock()
     end = clock.monotonic() + timeout_s
-    wanted = {each for each in (sent.event_id, sent.delivery_id) if each}
+    wanted = ids_on_arrival(mine, sent)
     shown = sys.stderr.isatty()
     while clock.monotonic() < end:
         rows, _ = look(settings, lambda view: view.deliveries(source=mine.name, start=since - 1.0, limit=200))

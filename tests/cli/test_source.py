@@ -13,6 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from holdfast.cli.source import ids_on_arrival
+from receiver.providers.managing import TestSent
+from receiver.settings import SourceSettings
 from tests.cli.providers import PATH_TOKEN, Providers, Setting, command, setting, simulating
 from tests.support import RunningProcess, eventually, free_port
 
@@ -273,3 +276,10 @@ def test_a_test_delivery_that_never_arrives_is_said(capsys: Capsys, made: Settin
     assert ended.code == 1
     assert "nothing arrived in 0.3 s" in ended.err
     assert "public_url" in ended.err
+
+
+def test_a_test_is_known_by_the_ids_of_its_headers() -> None:
+    """Omnist writes `event_…` in its API and `evt_…` in the header, and where nothing interprets only that arrives."""
+    news = SourceSettings.named("news", provider="omnist")
+
+    assert "evt_1" in ids_on_arrival(news, TestSent("webhook.test", event_id="event_1", delivery_id="delivery_1"))
