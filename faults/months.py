@@ -40,6 +40,8 @@ CALM_DAYS = 1.5
 TICK_S = 20.0
 LONGEST_LOOK_S = 240.0
 """Twice as long as a new job waits for its first question."""
+LONGEST_REST_S = 600.0
+"""The sweep looks by itself this often, for what no question is due of: held deliveries, jobs past their deadline."""
 LATEST_S = 900.0
 """A question may be asked so much later than it is due; see `Provider.ask`."""
 
@@ -63,7 +65,7 @@ class Life:
     def __init__(self, world: World, settings: Settings) -> None:
         self._world = world
         world.woken = world.loop.at
-        self._events = [asyncio.Event(), asyncio.Event()]
+        self._events = [asyncio.Event(), asyncio.Event(), asyncio.Event()]
         life = world.chance(f"life {world.crashes}")
         store = cast("Store", world.store)
         self._reconciler = reconciler = Reconciler(settings, store, SimClock(world.loop), life)
@@ -81,13 +83,24 @@ class Life:
     async def _ask(self) -> None:
         while True:
             await pass_safely(self._reconciler.sweep, NAME)
-            await asyncio.sleep(self._until_due_s())
+            await asyncio.sleep(TICK_S)
+            await self._something_due()
+
+    async def _something_due(self) -> None:
+        """Wait until a question is due, looking again whenever the record has changed."""
+        changed, since = self._events[2], self._world.loop.at
+        while (wait_s := min(self._until_due_s(), since + LONGEST_REST_S - self._world.loop.at)) > 0.0:
+            changed.clear()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await changed.wait()
+            except TimeoutError:
+                return
 
     def _until_due_s(self) -> float:
         """The product looks every second and mostly finds nothing; here it looks when something will be due."""
         due = self._world.store.rows("SELECT strftime('%s', min(next_poll_at)) FROM jobs")[0][0]
-        wait_s = float(due) - START - self._world.loop.at if due else LONGEST_LOOK_S
-        return min(LONGEST_LOOK_S, max(TICK_S, wait_s))
+        return float(due) - START - self._world.loop.at if due else LONGEST_REST_S
 
     async def _read(self) -> None:
         await self._whenever(self._events[0], self._reconciler.interpreter.run_once)
