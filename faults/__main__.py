@@ -89,7 +89,7 @@ def run(name: str, scenario: Scenario) -> Result | None:
     except NotMeasured as why:
         said, facts = f"not measured: {why}", "{}"
     except Exception as error:  # noqa: BLE001 - one that breaks must not keep the others from being tried
-        result = Result(name, faults=[f"{type(error).__name__}: {str(error)[:500]}"])
+        result = Result(name, faults=[f"{type(error).__name__}: {str(error)[:5000]}"])
         said, facts = "did NOT hold: " + result.faults[0], "{}"
     finally:
         shutil.rmtree(at, ignore_errors=True)

@@ -23,6 +23,7 @@ from faults.product import pause
 from faults.shims import SYNC, WRITE, Injector
 from holdfast.demo.stage import Stage
 from receiver.clock import SystemClock
+from receiver.errors import HoldfastError
 from receiver.store.sqlite.driver import sqlite3
 from tests.support import clean_environment
 
@@ -95,6 +96,15 @@ class Troupe(Stage):
         second = self.start("reconcile", ["holdfast", *named, "reconcile"]) if split else first
         self._await(first, f"http://127.0.0.1:{self.ports['intake']}/healthz", "the sidecar")
         self._await(second, f"{self.api}/healthz", "the sidecar's private listener")
+
+    def _await(self, process: "subprocess.Popen[bytes]", url: str, what: str) -> None:
+        try:
+            Stage._await(self, process, url, what)
+        except HoldfastError as error:
+            logs = "".join(
+                (self.folder / f"{name}.log").read_text("utf-8", "replace")[-1500:] for name in self._running
+            )
+            raise AssertionError(f"{error} (exit code {process.poll()}): {logs[-4000:]}") from error
 
     def end_sidecar(self, number: signal.Signals) -> None:
         """Send a signal to the sidecar's processes and wait for them to end."""
