@@ -6,7 +6,7 @@ is given before its request was whole is the last on the connection, and reading
 
 import asyncio
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
@@ -100,18 +100,11 @@ class Exchange(RequestResponseCycle):
         self.waiting_for_100_continue = False
         if self.more_body or self._guard.is_last():
             self.keep_alive = False
-        lines = [STATUS_LINE[status]]
-        told_close = False
-        told = {name.lower() for name, _ in headers}  # an answer passed on has its own date
-        for name, value in (*(own for own in self.default_headers if own[0] not in told), *headers):
-            name = name.lower()
-            if name == b"content-length":
-                self.expected_content_length, self.chunked_encoding = int(value), False
-            elif name == b"transfer-encoding" and value.lower() == b"chunked":
-                self.chunked_encoding = True
-            elif name == b"connection" and value.lower() == b"close":
-                self.keep_alive, told_close = False, True
-            lines.append(_line(name, value))
+        head = _head(status, tuple(self.default_headers), tuple(headers))
+        lines = [head.lines]
+        self.expected_content_length, self.chunked_encoding = head.length, head.chunked
+        if head.close:
+            self.keep_alive = False
         if self.chunked_encoding is None and self.scope["method"] != "HEAD" and status not in _NO_BODY:
             self._until_close = self.scope["http_version"] == "1.0"
             self.chunked_encoding = not self._until_close
@@ -119,7 +112,7 @@ class Exchange(RequestResponseCycle):
                 lines.append(b"transfer-encoding: chunked\r\n")
             else:
                 self.keep_alive = False
-        lines.append(b"\r\n" if self.keep_alive or told_close else b"connection: close\r\n\r\n")
+        lines.append(b"\r\n" if self.keep_alive or head.close else b"connection: close\r\n\r\n")
         self._held = b"".join(lines)
         if self.chunked_encoding or self._until_close:
             self._write(b"")  # a stream's first part may be long in coming; its reader waits for the head
@@ -153,9 +146,31 @@ class Exchange(RequestResponseCycle):
         self.on_response()
 
 
+class _Head(NamedTuple):
+    """The head of an answer, and what it says of the answer's end."""
+
+    lines: bytes
+    length: int
+    chunked: bool | None
+    """None: neither chunks nor a length were named."""
+    close: bool
+
+
 @lru_cache(maxsize=256)
-def _line(name: bytes, value: bytes) -> bytes:
-    """A header as it is written. Most answers say the same, so most lines are written once."""
-    if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
-        raise RuntimeError("the application sent a header that would break the answer in two")
-    return b"%b: %b\r\n" % (name, value)
+def _head(status: int, own: tuple[tuple[bytes, bytes], ...], headers: tuple[tuple[bytes, bytes], ...]) -> _Head:
+    """The head of an answer as it is written, but for its last line. Most answers say the same within a second (that
+    of `Date`), so most are written once."""
+    lines, length, chunked, close = [STATUS_LINE[status]], 0, None, False
+    told = {name.lower() for name, _ in headers}  # an answer passed on has its own date
+    for name, value in (*(pair for pair in own if pair[0] not in told), *headers):
+        name = name.lower()
+        if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
+            raise RuntimeError("the application sent a header that would break the answer in two")
+        if name == b"content-length":
+            length, chunked = int(value), False
+        elif name == b"transfer-encoding" and value.lower() == b"chunked":
+            chunked = True
+        elif name == b"connection" and value.lower() == b"close":
+            close = True
+        lines.append(b"%b: %b\r\n" % (name, value))
+    return _Head(b"".join(lines), length, chunked, close)

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -121,8 +122,8 @@ class Secret:
         """Whether `candidate` is one of the values; takes the same time whichever matches, or none."""
         digest = hashlib.sha256(candidate).digest()
         found = False
-        for value in self.values():
-            found |= hmac.compare_digest(hashlib.sha256(value.encode()).digest(), digest)
+        for accepted in _digests(self.values()):
+            found |= hmac.compare_digest(accepted, digest)
         return found
 
     def refresh(self) -> bool:
@@ -163,6 +164,12 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled")
+
+
+@lru_cache(maxsize=64)
+def _digests(values: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Of equal length whatever the values are, so that comparing them takes the same time. Once, not for each call."""
+    return tuple(hashlib.sha256(value.encode()).digest() for value in values)
 
 
 @dataclass(frozen=True, slots=True)

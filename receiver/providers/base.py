@@ -36,7 +36,7 @@ class NoExtras(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made for every delivery, and that costs three times as much
 class RawRequest:
     """A delivery as it stands at the door: nothing masked yet. `headers` names are lower case, in wire order."""
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 SECRET = "secret"  # noqa: S105 - a word for metrics, not a secret
 SIGNATURE = "signature"
 STALE = "stale_signature"
+PROVEN, UNPROVEN = Accepted(proven=True), Accepted(proven=False)
 _LONGEST_TIMESTAMP = 12
+_HEX_DIGITS = 64
 _MOST_SIGNATURES = 32
 
 
@@ -66,7 +68,7 @@ def check_shared_header(request: RawRequest, header: str, secrets: Iterable[str]
     """The header (any case) is there once and holds one of the secrets."""
     values = request.all(header.lower())
     if len(values) == 1 and matches_any(wire_bytes(values[0]), keys_of(secrets)):
-        return Accepted(proven=True)
+        return PROVEN
     return Refused(SECRET)
 
 
@@ -77,13 +79,13 @@ def check_hmac_header(request: RawRequest, header: str, secrets: Iterable[str]) 
     if len(values) != 1:
         return Refused(SIGNATURE)
     given = values[0].strip().removeprefix("sha256=")
-    as_hex, as_written = wire_bytes(given.lower()), wire_bytes(given)
+    in_hex = len(given) == _HEX_DIGITS  # as base64 it is 44 characters long; how a digest is written is no secret
+    written = wire_bytes(given.lower() if in_hex else given)
     found = False
     for key in keys_of(secrets):
         digest = hmac.digest(key, request.body, "sha256")
-        found |= hmac.compare_digest(as_hex, digest.hex().encode())
-        found |= hmac.compare_digest(as_written, base64.b64encode(digest))
-    return Accepted(proven=True) if found else Refused(SIGNATURE)
+        found |= hmac.compare_digest(written, digest.hex().encode() if in_hex else base64.b64encode(digest))
+    return PROVEN if found else Refused(SIGNATURE)
 
 
 def check_configured_secret(
@@ -95,7 +97,7 @@ def check_configured_secret(
     closed: it was configured to be checked.
     """
     if source.secret is None:
-        return Accepted(proven=False)
+        return UNPROVEN
     header = source.secret_header or default_header
     if not header:
         return Refused(SECRET)
@@ -144,4 +146,4 @@ def check_standard_webhooks(
         proven |= matches_any(one, wanted)
     if not proven:
         return Refused(SIGNATURE)
-    return Accepted(proven=True) if abs(now - sent_at) <= tolerance_s else Refused(STALE)
+    return PROVEN if abs(now - sent_at) <= tolerance_s else Refused(STALE)

@@ -14,7 +14,7 @@ from receiver.store.sqlite.jobs import instant_or_none
 COLUMNS = "id, source, received_at, remote, headers, body, body_sha256, verdict, reason, event, event_key, job_id"
 
 LARGEST_INSERT = 64
-"""Rows put in by one statement at most; a power of two, so that a group of any size takes a few known statements."""
+"""Rows put in by one statement at most. The driver keeps as many statements ready (its `cached_statements`)."""
 # How many were ever committed, kept in the transaction that commits them: it rolls back with rows that are lost, and
 # nobody has to count. The high-water mark is held against it at the next start.
 RECORDED = (
@@ -35,7 +35,7 @@ HELD_BEFORE = (
 )
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=LARGEST_INSERT)
 def insert(rows: int) -> str:
     """One statement for so many rows. Each statement lets go of the interpreter's lock once and has to win it back
     from the busy event loop: a statement for each row costs ten times what the row does."""
@@ -108,7 +108,7 @@ class SqliteDeliveries:
     def add(self, deliveries: Sequence[Delivery]) -> int:
         added = at = 0
         while at < len(deliveries):
-            rows = min(LARGEST_INSERT, 1 << ((len(deliveries) - at).bit_length() - 1))
+            rows = min(LARGEST_INSERT, len(deliveries) - at)
             values = [value for delivery in deliveries[at : at + rows] for value in row_of(delivery)]
             added += self._c.execute(insert(rows), values).rowcount
             at += rows
