@@ -25,7 +25,7 @@ async def list_deliveries(call: Call) -> ASGIApp:
             end=asked.end,
             before=asked.cursor,
             page=asked.page,
-            limit=asked.limit,
+            limit=asked.rows,
         )
     )
     return json_reply({"deliveries": rows, "page": asked.page, "next": None if following is None else str(following)})

@@ -37,7 +37,7 @@ async def list_jobs(call: Call) -> ASGIApp:
             reason=asked.reason,
             overdue_at=overdue_at,
             before=asked.cursor,
-            limit=asked.limit,
+            limit=asked.rows,
         )
     )
     return json_reply({"jobs": rows, "next": None if following is None else str(following)})

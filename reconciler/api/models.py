@@ -147,7 +147,21 @@ class JobBatch(RootModel[list[NamedJob]]):
     """Jobs to register; each is judged by itself."""
 
 
-class ListJobs(Asked):
+class Paged(Asked):
+    """A page of a list."""
+
+    limit: Limit = 50
+    """How many."""
+    size: Limit | None = None
+    """Another name of `limit`."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows are wanted, by whichever name."""
+        return self.limit if self.size is None else self.size
+
+
+class ListJobs(Paged):
     """Filters of `GET /v1/jobs`."""
 
     source: str | None = None
@@ -157,7 +171,6 @@ class ListJobs(Asked):
     """Only pending jobs past their deadline."""
     cursor: Cursor | None = None
     """`next` of the page before."""
-    limit: Limit = 50
 
 
 class WaitQuery(Asked):
@@ -173,7 +186,7 @@ class Window(Asked):
     end: Instant | None = None
 
 
-class ListDeliveries(Window):
+class ListDeliveries(Window, Paged):
     """Filters of `GET /v1/deliveries`."""
 
     source: str | None = None
@@ -182,10 +195,9 @@ class ListDeliveries(Window):
     """Counts from 1; pages shift while deliveries arrive, a cursor does not."""
     cursor: Cursor | None = None
     """`next` of the page before: neither skips nor repeats."""
-    limit: Limit = 50
 
 
-class ListMessages(Asked):
+class ListMessages(Paged):
     """Filters of `GET /v1/messages`."""
 
     source: str | None = None
@@ -193,7 +205,6 @@ class ListMessages(Asked):
     job_id: Annotated[str, Field(min_length=1)] | None = None
     """Together with `source`."""
     cursor: Cursor | None = None
-    limit: Limit = 50
 
 
 class StatsQuery(Window):

@@ -62,7 +62,7 @@ async def list_messages(call: Call) -> ASGIApp:
         job = (asked.source, asked.job_id)
     rows, following = await call.desk.store.read(
         lambda view: view.messages(
-            source=asked.source, state=asked.state, job=job, before=asked.cursor, limit=asked.limit
+            source=asked.source, state=asked.state, job=job, before=asked.cursor, limit=asked.rows
         )
     )
     return json_reply({"messages": rows, "next": None if following is None else str(following)})

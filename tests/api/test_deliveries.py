@@ -53,6 +53,19 @@ async def test_pages_of_fifty_by_number_and_by_cursor(office: Office, client: ht
     assert (second["next"], following["next"]) == (None, None)
 
 
+@pytest.mark.parametrize(("path", "rows"), [("deliveries", "deliveries"), ("jobs", "jobs"), ("messages", "messages")])
+async def test_a_page_has_the_size_asked_for(office: Office, client: httpx.AsyncClient, path: str, rows: str) -> None:
+    """Lists take up to 500 a page, by `size` as by `limit`; more is 400."""
+    await office.told(*"abcd")
+    for n in range(4):
+        await office.deliver({"n": n})
+
+    for name in ("size", "limit"):
+        assert len((await client.get(f"/v1/{path}", params={name: 3})).json()[rows]) == 3
+        assert (await client.get(f"/v1/{path}", params={name: 500})).status_code == 200
+        assert (await client.get(f"/v1/{path}", params={name: 501})).status_code == 400
+
+
 async def test_deliveries_are_filtered_by_window_source_and_verdict(office: Office, client: httpx.AsyncClient) -> None:
     """`start` is included, `end` is not; times may carry any offset; wrong ones are 400."""
     early = await office.deliver({"job_id": "a", "status": "completed"})
