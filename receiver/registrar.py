@@ -169,7 +169,7 @@ def adopt(tx: Tx, job: Job, source: SourceSettings, now: float) -> Job | None:
 
 def make_due(tx: Tx, job: Job, now: float, *, anew: bool = False) -> Job:
     """Let the job be asked about now; never before its own Retry-After."""
-    wait_s = None if anew else job.wait_s  # anew: widening begins again
+    wait_s = 0.0 if anew else job.wait_s  # anew: widening begins again, also before `poll_after_s`
     due = job.with_(next_poll_at=max(now, job.not_before or 0.0), wait_s=wait_s)
     if due != job:
         tx.jobs.change(job, due)

@@ -12,7 +12,8 @@ from receiver.settings import ReconcileSettings, SourceSettings
 WIDENING = 1.5
 """Each wait between two questions is so much longer than the one before, up to `poll_max_s`."""
 JITTER = 0.2
-"""Waits vary by so much either way, so that jobs submitted together are not asked about together for ever."""
+"""Waits vary by so much either way, so that jobs submitted together are not asked about together for ever; but none is
+shorter than `poll_min_s` or longer than `poll_max_s`."""
 LATE_WATCH_S = 86_400.0
 """How long a stale job is still looked after."""
 
@@ -32,10 +33,17 @@ def scheduled(job: Job, source: SourceSettings, now: float, *, askable: bool) ->
     return job.with_(deadline_at=None if stands_still else deadline, next_poll_at=max(first, job.not_before or 0.0))
 
 
+def first_question_at(job: Job, source: SourceSettings) -> float:
+    """When asking about a job begins by itself (`poll_after_s`)."""
+    return started(job) + source.effective_timeouts(job.modality)[0]
+
+
 def next_wait_s(job: Job, rules: ReconcileSettings, chance: Random) -> tuple[float, float]:
     """(the wait to remember, the wait to take now): widening, with jitter."""
-    wait = rules.poll_min_s if job.wait_s is None else min(job.wait_s * WIDENING, rules.poll_max_s)
-    return wait, wait * chance.uniform(1 - JITTER, 1 + JITTER)
+    widened = rules.poll_min_s if job.wait_s is None else job.wait_s * WIDENING
+    wait = min(max(widened, rules.poll_min_s), rules.poll_max_s)
+    shortest, longest = max(rules.poll_min_s, wait * (1 - JITTER)), min(rules.poll_max_s, wait * (1 + JITTER))
+    return wait, chance.uniform(shortest, max(shortest, longest))
 
 
 def postponed(

@@ -13,10 +13,11 @@ from typing import TypeVar
 
 import structlog
 
-from receiver.clock import Clock
+from receiver.clock import Clock, retry_after_s
 from receiver.providers.base import Asking, Finding, Question, Reply, Trouble
 from receiver.records import Job, Poll, SourceState
 from receiver.settings import ReconcileSettings, SourceSettings
+from receiver.states import Claim
 from receiver.store.base import Store, Tx
 from reconciler.findings import Judge
 from reconciler.outbound import Exchange, Outbound, Unanswered
@@ -31,6 +32,8 @@ LONGEST_RUN_S = 120.0
 """A run ends after so long; what is due by then goes into the next one, together with what has become due."""
 _ABOUT_THE_ASKING = ("auth_blocked", "refused", "redirected")
 """Trouble of a question about no job that other questions may not have: a key may lack the right to this one."""
+_THE_JOBS_OWN = ("refused", "redirected")
+"""Trouble of a question about certain jobs that is theirs alone."""
 LONGEST_OPEN = 10.0
 """A circuit that keeps failing stays open up to so many times `circuit_open_s`."""
 
@@ -181,7 +184,7 @@ class Asker:
         """Gather the findings up to the next question and commit them with the poll that brought them."""
         findings: list[Finding] = []
         while isinstance(item, Finding):
-            findings.append(item)
+            findings.append(item if asked is None else _patient(item, *asked))
             item = _send(run.asking, None)
         now = self.clock.now()
         ended, adopted = await self.store.write(lambda tx: self._commit(tx, run, findings, asked, now))
@@ -247,8 +250,10 @@ class Asker:
             whose = _spoken_of(question)
             after = after_trouble(state, trouble, now, of_jobs=bool(whose), rules=self.rules, chance=self.judge.chance)
             tx.sources.put(after)
+            said = f"{trouble.outcome}: {trouble.detail}"
+            wait_s = trouble.retry_after_s if trouble.outcome in _THE_JOBS_OWN else None  # else the source's row has it
             for job_id in whose:
-                self.judge.apply(tx, Finding(job_id, problem=f"{trouble.outcome}: {trouble.detail}"), None, now)
+                self.judge.apply(tx, Finding(job_id, problem=said, retry_after_s=wait_s), None, now)
 
         await self.store.write(keep)
 
@@ -259,7 +264,7 @@ def after_trouble(
     """The source's row after trouble: how long to leave it alone. A refused question (400) about certain jobs is their
     trouble alone; everything else is the source's."""
     state = replace(state, asked_at=now, last_outcome=trouble.outcome, last_error=trouble.detail)
-    if trouble.outcome in ("refused", "redirected") and of_jobs:
+    if trouble.outcome in _THE_JOBS_OWN and of_jobs:
         return state
     streak = state.fail_streak + 1
     wait_s = trouble.retry_after_s
@@ -284,6 +289,18 @@ def _send(asking: Asking, reply: Reply | None) -> Question | Finding | None:
 
 def _spoken_of(question: Question) -> tuple[str, ...]:
     return (question.job_id,) if question.job_id is not None else tuple(question.about)
+
+
+def _patient(finding: Finding, question: Question, exchange: Exchange) -> Finding:
+    """With the Retry-After of the answer about this job: it rules whatever else the answer said (a 404, a 400, nothing
+    readable), unless the job has ended."""
+    reply = exchange.outcome
+    if not isinstance(reply, Reply) or finding.job_id != question.job_id or finding.retry_after_s is not None:
+        return finding
+    told = reply.headers.get("retry-after")
+    if told is None or finding.claim not in (None, Claim.RUNNING):
+        return finding
+    return replace(finding, retry_after_s=retry_after_s(told, reply.now))
 
 
 def _outcome(question: Question, findings: list[Finding]) -> str:

@@ -81,7 +81,11 @@ class Judge:
             return give_up(
                 tx, self.ledger, asked, now, reason=Reason.STALE, by=By.DEADLINE, note=note, poll_id=answer.poll_id
             )
-        return self._save(tx, job, self._again(asked, now, finding))
+        spaced = self._again(asked, now, finding)
+        first = timetable.first_question_at(asked, self.source)
+        if asked.wait_s is None and now < first:  # asked ahead of its time (a start, an operator): it still comes
+            spaced = spaced.with_(wait_s=None, next_poll_at=max(spaced.next_poll_at or first, first))
+        return self._save(tx, job, spaced)
 
     def _missing(self, tx: Tx, job: Job, asked: Job, answer: _Answer) -> Job:
         finding, now = answer.finding, answer.now

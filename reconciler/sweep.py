@@ -242,27 +242,31 @@ class Sweep:
                 job = tx.jobs.find(source.name, old.job_id)
                 if job is None:
                     continue
-                obstacle = source.facts.cannot_ask(job, source) or "nobody can be asked"
+                note = f"cannot be asked about: {source.facts.cannot_ask(job, source) or 'nobody can be asked'}"
                 if job.state is not JobState.PENDING:
                     tx.jobs.change(job, job.with_(next_poll_at=None))
                 elif job.deadline_at is not None and now >= job.deadline_at:
-                    note = f"cannot be asked about: {obstacle}"
                     give_up(tx, self._ledger, job, now, reason=Reason.STALE, by=By.DEADLINE, note=note)
                 else:
                     waiting = timetable.scheduled(job, source, now, askable=False)
-                    tx.jobs.change(job, waiting.with_(last_error=f"cannot be asked about: {obstacle}"))
+                    tx.jobs.change(job, waiting.with_(last_error=note))
 
         await self._store.write(end)
         log.info("sweep.speechless", source=source.name, jobs=len(jobs), tick_s=rules.tick_s)
 
     async def _end_unreachable(self, source: SourceSettings) -> None:
         """Jobs past their deadline whose provider gave no answer since, for longer than `give_up_after_s`. One whose
-        question is due has its question first: it may be we who were away for so long."""
+        question is due has its question first: it may be we who were away for so long. One nobody can be asked about
+        waits for no answer, so it is stale at its deadline also while the source is paused or left alone."""
         now = self._clock.now()
 
         def end(tx: Tx) -> None:
             asking = blocked(tx.sources.get(source.name), now) is None
             for job in tx.jobs.overdue(source.name, now, STEP):
+                if (obstacle := source.facts.cannot_ask(job, source)) is not None:
+                    note = f"cannot be asked about: {obstacle}"
+                    give_up(tx, self._ledger, job, now, reason=Reason.STALE, by=By.DEADLINE, note=note)
+                    continue
                 limit = max(job.deadline_at or now, timetable.started(job) + source.give_up_after_s)
                 answered = job.asked_at is not None and job.deadline_at is not None and job.asked_at >= job.deadline_at
                 if asking and job.next_poll_at is not None and job.next_poll_at <= now:

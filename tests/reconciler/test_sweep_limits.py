@@ -275,7 +275,7 @@ async def test_an_answer_that_says_nothing_decides_nothing(field: Field, answer:
     await register(field, "a")
     field.fence.answers = lambda asked: answer
     await field.passes()
-    await field.ticks(30)
+    await field.ticks(66, every_s=3.0)
 
     assert await field.state("a") == ("pending", None)
     assert len(field.fence.asked) >= 2
