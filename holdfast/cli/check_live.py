@@ -1,8 +1,9 @@
 """`holdfast check --live`: one authenticated question to each provider, outside the poll budget, changing nothing.
 
 The question is the one the provider's adapter would ask about a job; it names a job that does not exist, so that a
-404 is the expected answer and means: the key was taken. An adapter that cannot ask by a job's id alone has its base
-URL asked instead, which shows the provider reachable, not the key good.
+404 is the expected answer and means: the key was taken. An adapter that cannot ask by a job's id alone may say where
+else to ask (`probe_path`); for one that does not the base URL is asked, which shows the provider reachable, not the
+key good.
 """
 
 import asyncio
@@ -55,6 +56,9 @@ async def _ask(source: SourceSettings, settings: Settings, outbound: Outbound, c
 
 def _first_question(source: SourceSettings, now: float) -> Question | None:
     """What the adapter asks first about a job of which only the id is known; None when it cannot ask at all."""
+    probe: str | None = getattr(source.facts, "probe_path", None)
+    if probe is not None:
+        return Question(path=probe)
     job = Job(source=source.name, job_id=PROBE_JOB, registered_at=now)
     if source.facts.cannot_ask(job, source) is not None:
         return None

@@ -184,6 +184,8 @@ class Omnia:
     key_horizon_s = 86400.0
     """Two retries with exponential backoff of unknown length (2.9): a day is ample."""
     lists = False
+    probe_path = "/insights/generation/holdfast-check"
+    """Nobody's task, where tasks lie (2.2): whether the key is taken can be asked of it."""
 
     def authenticate(self, request: RawRequest, source: "SourceSettings", now: float) -> Authentication:
         """No signature is documented (2.8); a secret is checked only where something in between was made to add one."""

@@ -117,15 +117,8 @@ def _read_extracted(event: str, document: dict[str, Any], extras: Extras) -> Rea
     meant = _claim(status, extras)
     if meant is None:  # the name promises no outcome (OA-4), so a word nobody knows is told, and decides nothing
         return Reading(event=event, event_key=key, passes_on=True)
-    said = Said(
-        job_id=job_id,
-        claim=meant[0],
-        reason=meant[1],
-        status=status,
-        result=document,
-        modality=DOCUMENT,
-        refs=_lead(document.get("leadId")),
-    )
+    lead = _lead(document.get("leadId"))
+    said = Said(job_id, meant[0], meant[1], status, result=document, modality=DOCUMENT, refs=lead)
     return Reading(event=event, event_key=key, said=said)
 
 
@@ -264,6 +257,8 @@ class OmniAI:
     lists = False
     request_refs: Mapping[str, str] = {"leadId": "lead_id"}
     """An upload names its lead in the form, and its answer does not (3.2)."""
+    probe_path = "/api/v1/leads/00000000-0000-0000-0000-000000000000/documents"
+    """Nobody's lead: whether the key is taken can be asked of it."""
 
     def authenticate(self, request: RawRequest, source: "SourceSettings", now: float) -> Authentication:
         """`secret_header` and `secret_mode`: the header's name is not documented and must be configured (OA-2)."""

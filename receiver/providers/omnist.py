@@ -201,6 +201,8 @@ class Omnist(Webhooks):
     key_horizon_s = 72 * 3600.0
     """About 28 h from the first attempt to the last, and slack (4.10)."""
     lists = False
+    probe_path = "/v1/monitors/holdfast-check/runs"
+    """Nobody's monitor: whether the key is taken can be asked of it."""
 
     def authenticate(self, request: RawRequest, source: "SourceSettings", now: float) -> Authentication:
         """`X-Omnist-Signature` over the raw body with any of the secrets; the signature is judged before its age."""

@@ -115,11 +115,25 @@ def test_nothing_is_asked_without_a_key(tmp_path: Path, capsys: pytest.CaptureFi
     assert (ended, [each for each, _ in said], provider.asked) == (0, ["warning"], [])
 
 
+@pytest.mark.parametrize("provider_name", ["omnia", "omniai", "omnist"])
+def test_a_refused_key_is_found_where_jobs_cannot_be_asked_about_by_id(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], provider: Server, provider_name: str
+) -> None:
+    """A place where the provider's jobs lie is asked, not the base URL, which may answer anybody."""
+    source = f'provider = "{provider_name}"\napi_key = "k"'
+
+    assert [each for each, _ in remarks(tmp_path, capsys, provider.server_port, source)[1]] == ["ok"]
+    provider.status = 401
+    assert remarks(tmp_path, capsys, provider.server_port, source)[0] == 69
+    assert "/" not in [path for path, _ in provider.asked]
+
+
 def test_a_provider_that_cannot_be_asked_by_id_is_reached_at_least(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], provider: Server
 ) -> None:
-    """OmniAI needs a lead to be asked about: its base URL is asked, and that this proves no key is said."""
-    ended, said = remarks(tmp_path, capsys, provider.server_port, 'provider = "omniai"\napi_key = "k"')
+    """Without a poll URL there is none to ask: its base URL is asked, and that this proves no key is said."""
+    source = 'provider = "standard"\napi_key = "k"\npoll_url = ""'
+    ended, said = remarks(tmp_path, capsys, provider.server_port, source)
 
     assert (ended, [each for each, _ in said]) == (0, ["warning"])
     assert "no question that proves the key" in said[0][1]
