@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import intake, latency, pipeline
+from bench import aftermath, footprint, growth, intake, latency, pipeline
 from bench.figures import Figure, Plan, Section
 
 SECTIONS: dict[str, Callable[[Plan], Section]] = {
@@ -19,6 +19,11 @@ SECTIONS: dict[str, Callable[[Plan], Section]] = {
     "stalled": latency.stalled,
     "pipeline": pipeline.pipeline,
     "push": pipeline.push,
+    "aftermath": aftermath.aftermath,
+    "memory": footprint.memory,
+    "disk": footprint.disk,
+    "activation": footprint.activation,
+    "growth": growth.growth,
 }
 
 

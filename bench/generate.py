@@ -4,6 +4,7 @@ Rows are what the product would have written, triggers and indices included, so 
 file of the benchmark's own, written by one process at a time.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.processes import SOURCE
@@ -77,6 +78,22 @@ def open_jobs(folder: Path, prefix: str, count: int) -> None:
     connection = _opened(folder)
     try:
         _steps(connection, _OPEN_JOBS, count, {**_times(), "prefix": prefix})
+    finally:
+        connection.close()
+
+
+def known_jobs(folder: Path, source: str, jobs: Sequence[str]) -> None:
+    """These jobs on record, open, registered a moment ago and not due yet."""
+    connection = _opened(folder)
+    times = _times()
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(
+            "INSERT INTO jobs (source, job_id, modality, registered_at, next_poll_at, deadline_at, scheduled)"
+            " VALUES (?, ?, 'prompt', ?, ?, ?, 1)",
+            [(source, job, times["now"], times["later"], times["later"]) for job in jobs],
+        )
+        connection.execute("COMMIT")
     finally:
         connection.close()
 

@@ -90,7 +90,7 @@ def push(plan: Plan) -> Section:
     with processes.application(folder / "app") as app, processes.sidecar(folder, "receive", app_port=app.port):
         pending_messages(folder, jobs=wanted // 3, each=3)
     with processes.application(folder / "app2") as app:
-        _point_at(folder, app.port)
+        processes.set_app(folder, app.port)
         with processes.sidecar(folder, "reconcile") as product:
             began, cpu = processes.now(), product.cpu_s()
             done, _ = record.wait_until(folder, DELIVERED, wanted // 3 * 3, 120.0)
@@ -104,14 +104,6 @@ def push(plan: Plan) -> Section:
         plain("CPU a message", [used / max(1, done) * 1e6], "µs"),
     ]
     return section
-
-
-def _point_at(folder: Path, port: int) -> None:
-    config = folder / "holdfast.toml"
-    lines = config.read_text().splitlines()
-    at = lines.index("[app]") + 1
-    lines[at] = f'url = "http://127.0.0.1:{port}/"'
-    config.write_text("\n".join(lines) + "\n")
 
 
 def _rate(folder: Path) -> float:

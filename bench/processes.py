@@ -5,6 +5,7 @@ whatever happens. Also reads what a process costs: resident memory and CPU secon
 """
 
 import contextlib
+import hmac
 import http.client
 import json
 import os
@@ -70,11 +71,23 @@ class Process:
         self.child.wait()
 
 
-def start(words: Sequence[str], *, port: int, log: Path, environment: Mapping[str, str] | None = None) -> Process:
-    """Start a Python process; its output goes to `log`."""
+def python(*words: str) -> list[str]:
+    """A command of this interpreter."""
+    return [sys.executable, *words]
+
+
+def start(
+    words: Sequence[str],
+    *,
+    port: int,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Process:
+    """Start a process; its output goes to `log`."""
     with log.open("ab") as out:
         child = subprocess.Popen(  # noqa: S603 - our own modules
-            [sys.executable, *words], stdout=out, stderr=out, env={**os.environ, **(environment or {})}
+            words, stdout=out, stderr=out, env={**os.environ, **(environment or {})}, pass_fds=pass_fds
         )
     return Process(child, port)
 
@@ -101,6 +114,19 @@ def get(port: int, path: str) -> tuple[int, bytes]:
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def post(port: int, path: str, body: bytes) -> int:
+    """One signed POST on loopback; its status."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        signature = hmac.new(SECRET.encode(), body, "sha256").hexdigest()
+        connection.request("POST", path, body, {"X-Signature": signature, "Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
     finally:
         connection.close()
 
@@ -140,13 +166,34 @@ def sidecar(
     ports = json.loads(kept.read_text())
     port = ports["api" if command == "reconcile" else "intake"]
     log = folder / f"{command}.log"
-    words = ["-m", "holdfast", "--config", str(config), command]
+    words = python("-m", "holdfast", "--config", str(config), command)
     process = start(words, port=port, log=log, environment=environment)
     try:
         wait_ready(process, "/healthz", log)
         yield process
     finally:
         process.stop()
+
+
+def set_app(folder: Path, port: int) -> None:
+    """Point the product in this folder at an application on another port."""
+    config = folder / "holdfast.toml"
+    tables = config.read_text().split("[app]\n")
+    rest = tables[1].split("\n", 1)[1] if len(tables) > 1 else ""
+    if not rest:
+        before, after = tables[0].split("[sources.", 1)
+        tables, rest = [before], "[sources." + after
+    config.write_text(f'{tables[0]}[app]\nurl = "http://127.0.0.1:{port}/"\n{rest}')
+
+
+def command(folder: Path, *words: str) -> tuple[float, str]:
+    """One command of the product in this folder, to its end: (seconds, what it printed). Raises RuntimeError."""
+    began = _CLOCK.monotonic()
+    line = python("-m", "holdfast", "--config", str(folder / "holdfast.toml"), *words)
+    done = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+    if done.returncode:
+        raise RuntimeError(f"holdfast {' '.join(words)}: {done.stderr[-500:]}")
+    return _CLOCK.monotonic() - began, done.stdout
 
 
 def api_port(folder: Path) -> int:
@@ -159,7 +206,7 @@ def yardstick(folder: Path, *, commit_each: bool = False) -> Iterator[Process]:
     """The no-op route, or the one that commits each request."""
     folder.mkdir(parents=True, exist_ok=True)
     port, log = free_port(), folder / "yardstick.log"
-    words = ["-m", "bench.noop", "--port", str(port)]
+    words = python("-m", "bench.noop", "--port", str(port))
     if commit_each:
         words += ["--commit-each", str(folder / "each.db")]
     process = start(words, port=port, log=log)
@@ -175,7 +222,7 @@ def application(folder: Path) -> Iterator[Process]:
     """The fast local application that messages are pushed to."""
     folder.mkdir(parents=True, exist_ok=True)
     port, log = free_port(), folder / "application.log"
-    process = start(["-m", "bench.application", "--port", str(port)], port=port, log=log)
+    process = start(python("-m", "bench.application", "--port", str(port)), port=port, log=log)
     try:
         wait_ready(process, "/", log)
         yield process

@@ -26,7 +26,8 @@ _CLAIMS = {"completed": Claim.COMPLETED, "failed": Claim.FAILED}
 _MANY = 20
 """More candidates than this are sorted by the list of ended jobs before they are fetched (1.4, step 3)."""
 _PAGE_ROWS = 100
-_MOST_PAGES = 50
+_MOST_PAGES = 120
+"""A whole pass of jobs (10,000), and what was submitted since."""
 _RECENT_PAGES = 3
 """Pages of open jobs read when no job is due and only unregistered ones are looked for."""
 _SLACK_S = 60.0

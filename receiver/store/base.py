@@ -81,8 +81,8 @@ class Jobs(Protocol):
         """Jobs inserted from outside (SQL) that have no due time yet."""
         ...
 
-    def due(self, source: str, now: float, limit: int) -> list[Job]:
-        """Jobs whose next question is due, longest due first."""
+    def due(self, source: str, now: float, limit: int, skip: int = 0) -> list[Job]:
+        """Jobs whose next question is due, longest due first, without the first `skip`."""
         ...
 
     def open(self, source: str, limit: int) -> list[Job]:

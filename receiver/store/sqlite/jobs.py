@@ -20,7 +20,7 @@ FIELDS = (
 COLUMNS = ", ".join(FIELDS)
 
 # Due order is the order of the index; the key makes it total, so that a page never starves its tail.
-DUE = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND next_poll_at <= ? ORDER BY next_poll_at LIMIT ?"
+DUE = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND next_poll_at <= ? ORDER BY next_poll_at LIMIT ? OFFSET ?"
 OVERDUE = (
     f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND state = 'pending' AND deadline_at <= ?"
     " ORDER BY deadline_at LIMIT ?"
@@ -170,8 +170,8 @@ class SqliteJobs:
     def unscheduled(self, source: str, limit: int) -> list[Job]:
         return self._many(UNSCHEDULED, source, limit)
 
-    def due(self, source: str, now: float, limit: int) -> list[Job]:
-        return self._many(DUE, source, clock.text(now), limit)
+    def due(self, source: str, now: float, limit: int, skip: int = 0) -> list[Job]:
+        return self._many(DUE, source, clock.text(now), limit, skip)
 
     def open(self, source: str, limit: int) -> list[Job]:
         return self._many(OPEN, source, limit)

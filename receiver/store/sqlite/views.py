@@ -320,7 +320,7 @@ class SqliteView(GapLooks):
             "deliveries.held_before": (deliveries.HELD_BEFORE, ("s", "t", 1)),
             "jobs.by_id": (jobs.BY_ID, ("s", "j")),
             "jobs.by_alias": (jobs.BY_ALIAS, ("s", "a")),
-            "jobs.due": (jobs.DUE, ("s", "t", 1)),
+            "jobs.due": (jobs.DUE, ("s", "t", 1, 0)),
             "jobs.overdue": (jobs.OVERDUE, ("s", "t", 1)),
             "jobs.unscheduled": (jobs.UNSCHEDULED, ("s", 1)),
             "jobs.open": (jobs.OPEN, ("s", 1)),
