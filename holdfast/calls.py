@@ -203,12 +203,12 @@ class Hand:
             self._until.update((message_id, asked_at + self.lease_s) for message_id in ids if message_id in self._until)
 
     def unseen(self) -> list[str]:
-        """What was claimed and never handed out; nothing is handed out afterwards."""
+        """What was claimed and never handed out, its lease still running: one that ran out may be somebody else's by
+        now, who would lose it. Nothing is handed out afterwards."""
         with self._lock:
             left, self._unseen = [message.id for message in self._unseen], []
-            for message_id in left:
-                self._until.pop(message_id, None)
-            return left
+            now = self._clock.monotonic()
+            return [message_id for message_id in left if now < self._until.pop(message_id, now)]
 
     @property
     def idle(self) -> bool:

@@ -140,6 +140,19 @@ async def test_a_message_whose_lease_ran_out_is_not_handed_out(office: Office) -
     assert (hand.done, hand.unseen()) == (["a"], [])
 
 
+async def test_what_somebody_else_may_hold_is_not_given_back() -> None:
+    """Leaving a loop gives back only what is still leased: giving back more would end another consumer's lease."""
+    clock = ManualClock()
+    hand = Hand(10.0, None, clock)
+    hand.take([Message(name, "job.completed", "", {"source": "s"}) for name in "ab"], clock.monotonic())
+    clock.advance(9)
+    hand.extended(["b"], clock.monotonic())
+    clock.advance(2)
+
+    assert hand.unseen() == ["b"]
+    assert hand.next() is None
+
+
 @asynccontextmanager
 async def listening(office: Office, port: int) -> AsyncIterator[None]:
     """The office's API on this port for a while."""
