@@ -48,6 +48,7 @@ def planted(at: Path) -> Result:
     bugs: dict[str, Scenario] = {
         "kill: acknowledge-first": lambda at: kills.receive(at, 3, planted="acknowledge-first"),
         **{f"power: {bug}": lambda at, bug=bug: power.lose(at, planted=bug, points=20) for bug in weak},  # type: ignore[misc]  # bug is bound
+        "power after failed syncs: log-let-go": lambda at: power.lose(at, points=20, failing=4, planted="log-let-go"),
         "lock: no-spill": lambda at: locked.locked(at, 2.0, planted="no-spill"),
         "disk: answered-errors": lambda at: disk.errors(at, elsewhere=False, planted="answered-errors"),
         "every operation: answered-errors": lambda at: each.every(at, step=20, first=5, planted="answered-errors"),

@@ -70,6 +70,13 @@ def _crashes() -> list[Entry]:
             lambda at: power.lose(at, points=700),
             lambda at: power.lose(at, points=60),
         ),
+        Entry(
+            "power loss after failed syncs",
+            "the same while syncs fail now and then; what a failed sync should have kept is on no disk",
+            "bad images: 0",
+            lambda at: power.lose(at, points=500, failing=10),
+            lambda at: power.lose(at, points=60, failing=4),
+        ),
     ]
 
 

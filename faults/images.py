@@ -17,7 +17,7 @@ from random import Random
 
 _HEAD = struct.Struct("<IIQqII")
 _MAGIC = 0x48464C4F
-MADE, WRITTEN, CUT, SYNC_BEGAN, SYNC_ENDED, RENAMED, REMOVED, FOLDER, SENT = range(1, 10)
+MADE, WRITTEN, CUT, SYNC_BEGAN, SYNC_ENDED, RENAMED, REMOVED, FOLDER, SENT, SYNC_FAILED = range(1, 11)
 SECTOR_BYTES = 512
 _ACKNOWLEDGED = re.compile(rb'HTTP/1\.1 200 .*\{"delivery": "(\d+)"\}', re.DOTALL)
 
@@ -99,6 +99,18 @@ class Disk:
             self._pending.append(_Change(entry.number, REMOVED, entry.path, file))
         elif entry.kind == SYNC_ENDED:
             self._synced(entry.path, entry.offset)
+        elif entry.kind == SYNC_FAILED:
+            self._forget(entry.path, entry.offset)
+
+    def _forget(self, path: str, began: int) -> None:
+        """A sync failed: what was written before it counts as clean in memory and is on no disk, unless it is written
+        again. Later syncs do not bring it back (that is what file systems do)."""
+        file = self._live.get(path)
+        self._pending = [
+            change
+            for change in self._pending
+            if not (change.kind == WRITTEN and change.file == file and change.number < began)
+        ]
 
     def _synced(self, path: str, began: int) -> None:
         """Everything of this file (or these names of this folder) up to the beginning of the sync is durable now."""

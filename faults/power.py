@@ -4,6 +4,8 @@ One short run of the real process under load is recorded (`c/recorder.c`), with 
 database so that the spill journal is part of it; then crash points are drawn and images built (`images.py`).
 """
 
+import contextlib
+import errno
 import shutil
 import tempfile
 from collections import Counter
@@ -17,7 +19,7 @@ from structlog.testing import capture_logs
 from faults import Result, images
 from faults.product import Product, pause
 from faults.senders import Senders
-from faults.shims import compiled
+from faults.shims import SYNC, Injector, compiled
 from receiver.spill import SpillJournal
 from receiver.store.sqlite.driver import sqlite3
 from receiver.store.sqlite.store import SqliteOptions, SqliteStore
@@ -36,19 +38,26 @@ def lose(
     planted: str = "",
     seed: int = 1,
     models: tuple[str, ...] = ("posix", "ext4"),
+    failing: int = 0,
 ) -> Result:
-    """Record a run and judge `points` crash points, each with its floor and `subsets` random parts, in each model."""
+    """Record a run and judge `points` crash points, each with its floor and `subsets` random parts, in each model.
+    `failing`: so many times during the run a few syncs fail, and what they should have kept is on no disk."""
     result = Result("power loss, replayed")
     record, root = folder / "record", folder / "disk"
     root.mkdir(parents=True)
     shim = compiled("recorder", folder)
     env = {"LD_PRELOAD": str(shim), "RECORD_ROOT": str(root), "RECORD_TO": str(record)}
-    with Product(root, store="spill_after_s = 0.05") as product:
+    with contextlib.ExitStack() as stack, Product(root, store="spill_after_s = 0.05") as product:
+        injector = stack.enter_context(Injector(folder / "injector", root)) if failing else None
+        if injector is not None:
+            env |= injector.env | {"LD_PRELOAD": f"{shim} {injector.env['LD_PRELOAD']}"}
         product.start(planted=planted, env=env)
         with Senders(product.port, 8, size_bytes=100) as senders:
             pause(seconds)
             with product.locked():
                 pause(seconds)
+                _fail(injector, failing)
+            _fail(injector, failing)
             pause(seconds / 2)
         product.drained()
         with Senders(product.port, 8, size_bytes=100) as after:
@@ -60,12 +69,26 @@ def lose(
     known = senders.ledger.ids | after.ledger.ids
     result.must(known <= set(answered), "the recorder missed an answer: its record shows nothing")
     result.must(any("-spill/" in each.path for each in entries), "nothing was spilled: the journal was not tried")
+    failed = sum(each.kind == images.SYNC_FAILED for each in entries)
+    result.figures |= {"failed syncs": failed} if failing else {}
+    result.must(failed >= failing, "next to no sync failed: nothing was shown")
     result.must(_syncs(entries) > 3 or planted, "hardly a sync was recorded")
     seen: Counter[str] = Counter()
     for model in models:
         _replay(entries, root, model, Random(seed), (points, subsets), seen=seen, result=result)
     result.figures |= {"images": seen["images"], "bad": seen["bad"], "started on": seen["opened"]}
     return result
+
+
+def _fail(injector: Injector | None, times: int) -> None:
+    """Let a few syncs fail, again and again, with time to recover between."""
+    if injector is not None:
+        for turn in range(times):
+            injector.hit(SYNC, errno.EIO, left=1 + turn % 4)
+            eventually(lambda: injector.hits, 5.0)
+            pause(0.05)
+            injector.mend()
+            pause(0.1)
 
 
 def _syncs(entries: list[images.Entry]) -> int:

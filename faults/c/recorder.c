@@ -23,7 +23,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { MADE = 1, WRITTEN, CUT, SYNC_BEGAN, SYNC_ENDED, RENAMED, REMOVED, FOLDER, SENT };
+enum { MADE = 1, WRITTEN, CUT, SYNC_BEGAN, SYNC_ENDED, RENAMED, REMOVED, FOLDER, SENT, SYNC_FAILED };
 struct entry { uint32_t magic, kind; uint64_t number; int64_t offset; uint32_t path_bytes, data_bytes; };
 
 #define MAGIC 0x48464c4fu
@@ -132,7 +132,7 @@ ssize_t sendmsg(int fd, const struct msghdr *m, int flags) { NEXT(ssize_t, "send
 
 #define SYNC(f) int f(int fd) { NEXT(int, #f, int); const char *path = path_of(fd); if (!path) return next(fd); \
   char kept[PATH_MAX]; snprintf(kept, sizeof kept, "%s", path); uint64_t began = note(SYNC_BEGAN, kept, 0, NULL, 0); \
-  int failed = next(fd); if (!failed) note(SYNC_ENDED, kept, (int64_t)began, NULL, 0); return failed; }
+  int failed = next(fd); note(failed ? SYNC_FAILED : SYNC_ENDED, kept, (int64_t)began, NULL, 0); return failed; }
 SYNC(fsync) SYNC(fdatasync)
 #define TRUNCATE(f) int f(int fd, off_t n) { NEXT(int, #f, int, off_t); int failed = next(fd, n); const char *path = path_of(fd); if (path && !failed) note(CUT, path, n, NULL, 0); return failed; }
 TRUNCATE(ftruncate) TRUNCATE(ftruncate64)

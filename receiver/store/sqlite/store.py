@@ -106,6 +106,7 @@ class SqliteStore:
         except StoreUnavailable:
             connection.close()
             raise
+        self._hold_log_open(path)
         self._writer.on_idle = self._idle
         self._writer.start(connection)
         if self._options.keeper:
@@ -138,6 +139,15 @@ class SqliteStore:
             log.warning(
                 "store.network_file_system", file_system=kind, what="WAL needs a local disk: sqlite.org/wal.html"
             )
+
+    def _hold_log_open(self, path: Path) -> None:
+        """A connection that does nothing, so that the writer's is never the last to close. When a sync fails it is
+        opened anew, and were it alone, SQLite would read the log from its beginning: what the failed sync left in
+        memory and on no disk would count as committed, and all that follows would hang on it until a power cut."""
+        with contextlib.suppress(sqlite3.Error, StoreUnavailable):
+            holder = driver.open_reader(path)
+            self._readers_open.append(holder)
+            holder.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
     def close(self) -> None:
         if self._closed:
