@@ -9,6 +9,7 @@ Pure: no I/O, no clock. It never logs, for bodies hold people's mail and a `sign
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -187,6 +188,8 @@ class _Listing:
         self.problem = None if complete else f"the list of {label} is not whole, and it is not in it"
         if read is None:
             self.problem = f"the list of {label} cannot be read"
+        wait = reply.headers.get("retry-after") if reply is not None else None  # not documented; honoured
+        self.wait_s = clock.retry_after_s(wait, reply.now) if reply is not None and wait is not None else None
         self.by_id: dict[str, dict[str, Any]] = {}
         for row in rows:
             identifier = jsontext.identifier(jsontext.at(row, "id"))
@@ -229,7 +232,8 @@ def _found(job: Job, documents: _Listing | None, actions: _Listing | None, now: 
     for listing in looked:
         row = listing.row(job)
         if row is not None:
-            return _finding(job, row, listing is documents, now, extras)
+            found = _finding(job, row, listing is documents, now, extras)
+            return replace(found, retry_after_s=listing.wait_s) if found.claim is Claim.RUNNING else found
     problem = next((listing.problem for listing in looked if listing.problem), None)
     return Finding(job.job_id, problem=problem) if problem else Finding(job.job_id, missing=True)
 

@@ -174,6 +174,18 @@ def test_trouble_with_one_list_keeps_back_nothing_that_the_other_told(source: So
     assert had.questions[1].about == ("a",)
 
 
+def test_a_running_job_is_left_alone_as_long_as_its_list_asks(source: SourceSettings) -> None:
+    """A Retry-After on a good list is about those of its jobs that have not ended."""
+    rows = [
+        {"id": "d", "metadata": {"extractionStatus": "running"}},
+        {"id": "e", "metadata": {"extractionStatus": "failed"}},
+    ]
+
+    told = asked(source, [job("d", "document"), job("e", "document")], reply_of(rows, retry_after="30")).told
+
+    assert [told[each].retry_after_s for each in "de"] == [30.0, None]
+
+
 def test_a_job_is_found_by_its_alias_too(source: SourceSettings) -> None:
     """Either id finds the job."""
     rows = [{"id": "other", "metadata": {"extractionStatus": "completed"}}]
