@@ -34,6 +34,8 @@ ROUTES = [
     *health.ROUTES,
     *pages.ROUTES,
 ]
+DOCUMENTED = [route for route in ROUTES if not route.path.startswith("/page/")]
+"""What `openapi.json` tells of: all but the parts of the page."""
 
 
 class PrivateApi:
@@ -49,7 +51,7 @@ class PrivateApi:
             waiting=Waiting(desk.store, desk.clock, bell, desk.limits),
             streams=stream.Streams(desk.limits.most_streams),
             passing=passing or Passing(),
-            openapi=dumped(document([route for route in ROUTES if "page" not in route.tags])),
+            openapi=dumped(document(DOCUMENTED)),
         )
 
     def stop(self) -> None:
