@@ -69,6 +69,12 @@ def code_of(reply: Reply) -> str | None:
     return word(jsontext.at(reply.document(), "error"))
 
 
+def _wait_s(reply: Reply | None) -> float | None:
+    """`Retry-After` of a good answer: not documented (1.3), and honoured where it shows up (1.5)."""
+    written = reply.headers.get("retry-after") if reply is not None else None
+    return clock.retry_after_s(written, reply.now) if reply is not None and written is not None else None
+
+
 class _Walk:
     """Where the reading of a paged list stands. It ends by itself whatever the server says: by an answer that cannot
     be read, by a page without a row not seen before, by `total`, or by `most_pages`."""
@@ -180,10 +186,7 @@ def _single_answer(job: Job, reply: Reply) -> Finding:
     if status is None:
         return Finding(job.job_id, problem="the answer has no status")
     told = _told(job.job_id, document, status)
-    after = reply.headers.get("retry-after")  # not documented here (1.3), and honoured if it shows up (1.5)
-    if told.claim is Claim.RUNNING and after is not None:
-        return replace(told, retry_after_s=clock.retry_after_s(after, reply.now))
-    return told
+    return replace(told, retry_after_s=_wait_s(reply)) if told.claim is Claim.RUNNING else told
 
 
 def ask_single(job: Job, source: "SourceSettings") -> Asking:
@@ -209,7 +212,7 @@ def _open_pages(asked: _Asked, walk: _Walk) -> Asking:
             status = word(row.get("status"))
             if job_id in asked.open and (status is None or claim_of(status) is Claim.RUNNING):
                 running = Finding(job_id, Claim.RUNNING, status=status, modality=modality_of(row))
-                yield asked.settle(running)
+                yield asked.settle(replace(running, retry_after_s=_wait_s(reply)))
 
 
 def _ended_pages(asked: _Asked, walk: _Walk, tell: bool) -> Generator[Question | Finding, Reply | None, set[str]]:

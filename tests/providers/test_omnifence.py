@@ -257,6 +257,9 @@ def test_a_retry_after_on_a_running_job_is_passed_on(source: SourceSettings) -> 
 
     assert running.told["j1"].retry_after_s == 7
     assert ended.told["j1"].retry_after_s is None
+    page = {"jobs": [{"job_id": f"j{number}", "status": "queued"} for number in range(4)], "total": 4}
+    listed = talk(PROVIDER, [job_of(f"j{n}") for n in range(4)], source, answers(reply_of(page, retry_after="7")))
+    assert {finding.retry_after_s for finding in listed.findings} == {7}
 
 
 def test_one_job_the_provider_refuses_does_not_keep_the_next_from_being_asked_about(source: SourceSettings) -> None:
@@ -400,7 +403,7 @@ def test_a_list_without_end_ends(fresh_ids: bool, source: SourceSettings) -> Non
         rows = [{"job_id": f"other-{number}-{row}", "status": "queued"} for row in range(100)]
         return reply_of({"jobs": rows, "total": 10**9 if not fresh_ids else None})
 
-    had = talk(PROVIDER, [job_of(job_id) for job_id in ids], source, server, most=2 * 50 + 30)
+    had = talk(PROVIDER, [job_of(job_id) for job_id in ids], source, server, most=2 * 120 + 30)
 
     assert set(had.told) == set(ids)
 
