@@ -83,7 +83,8 @@ class Judge:
             )
         spaced = self._again(asked, now, finding)
         first = timetable.first_question_at(asked, self.source)
-        if asked.wait_s is None and now < first:  # asked ahead of its time (a start, an operator): it still comes
+        ahead = asked.wait_s is None and now < first  # a start or an operator asked: its time still comes
+        if ahead and finding.retry_after_s is None:
             spaced = spaced.with_(wait_s=None, next_poll_at=max(spaced.next_poll_at or first, first))
         return self._save(tx, job, spaced)
 

@@ -24,7 +24,10 @@ A_PASS = 3
 STEP = 500
 """Rows a transaction at the most, so that intake never waits long."""
 MOST_FAILURES = 3
-"""So many times may the provider itself fail (5xx) over an unknown id: it may well be the id that it fails over."""
+"""So many times may the provider itself fail (5xx) over an unknown id while it answers others: it may well be the id
+that it fails over. While it answers nobody it proves nothing, and the delivery stays held."""
+LOOKED_AT = 50
+"""Held deliveries among which those of ids that met no failure come first: an id that fails holds up no other."""
 
 
 @dataclass(slots=True)
@@ -35,8 +38,8 @@ class Held:
     source: SourceSettings
     judge: Judge
     clock: Clock
-    failures: dict[str, int] = field(default_factory=dict)
-    """job id -> 5xx answers; only in memory, losing it costs a question."""
+    failures: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """job id -> (5xx answers, when the first came); only in memory, losing it costs a question."""
 
     async def ask(self, asker: Asker, others_wait: Callable[[], Awaitable[bool]]) -> AsyncIterator[Asked]:
         """Ask about a few jobs whose deliveries were held in vain; yields what each run did. Stops when the source is
@@ -49,17 +52,18 @@ class Held:
                 continue
             asked = await asker.run([stub], apply=functools.partial(self._found, stub))
             yield asked
-            if asked.stopped is not None or (asked.trouble is not None and not self._blames_id(asked, stub)):
+            if asked.stopped is not None or (asked.trouble is not None and not await self._blames_id(asked, stub)):
                 return
             await self._refuse(stub.job_id)  # nothing to refuse when the job was found
 
     def _stubs(self, tx: Tx) -> list[Job]:
         now = self.clock.now()
-        held = tx.deliveries.held_before(self.source.name, now - self.source.hold_s, A_PASS)
+        held = tx.deliveries.held_before(self.source.name, now - self.source.hold_s, LOOKED_AT)
         first: dict[str | None, Delivery] = {}
         for delivery in held:
             first.setdefault(delivery.job_id, delivery)
-        return [self._stub(tx, each, now) for each in first.values()]
+        least_failed = sorted(first.values(), key=lambda each: self.failures.get(each.job_id or "", (0, 0.0))[0])
+        return [self._stub(tx, each, now) for each in least_failed[:A_PASS]]
 
     def _stub(self, tx: Tx, delivery: Delivery, now: float) -> Job:
         """The job as the delivery tells of it: some can only be asked about with what stands in there (a lead)."""
@@ -68,12 +72,20 @@ class Held:
         stub = Job(self.source.name, delivery.job_id or "", registered_at=now)
         return stub if said is None else stub.with_(alias=said.alias, modality=said.modality, refs=said.refs)
 
-    def _blames_id(self, asked: Asked, stub: Job) -> bool:
-        """Whether trouble is the id's own, or has been often enough to be taken for that."""
+    async def _blames_id(self, asked: Asked, stub: Job) -> bool:
+        """Whether trouble is the id's own: it is refused, or fails again and again while others are answered. What
+        failed for `give_up_after_s` is not asked about any more either."""
         outcome = asked.trouble.outcome if asked.trouble else ""
-        if outcome == "unavailable":
-            self.failures[stub.job_id] = self.failures.get(stub.job_id, 0) + 1
-        return outcome in ("refused", "redirected") or self.failures.get(stub.job_id, 0) >= MOST_FAILURES
+        if outcome != "unavailable":
+            return outcome in ("refused", "redirected")
+        now = self.clock.now()
+        if len(self.failures) > STEP:
+            self.failures.clear()
+        count, first_at = self.failures.get(stub.job_id, (0, now))
+        self.failures[stub.job_id] = (count + 1, first_at)
+        state = await self.store.write(lambda tx: tx.sources.get(self.source.name))
+        answers = state.answered_at is not None and state.answered_at > first_at
+        return count + 1 >= MOST_FAILURES and (answers or now - first_at >= self.source.give_up_after_s)
 
     def _found(self, stub: Job, tx: Tx, finding: Finding, poll_id: int | None, now: float) -> None:
         if finding.job_id != stub.job_id or finding.claim is None:

@@ -134,3 +134,37 @@ async def test_webhook_test_is_accepted_and_told_to_nobody_whoever_sends_it(fast
 
     assert verdicts == [("accepted", None)] * 2
     assert [message["type"] for message in messages] == ["event.thing.happened"]
+
+
+async def test_a_held_delivery_stays_held_while_the_provider_answers_nobody(fast_folder: Path) -> None:
+    """5xx proves nothing of a job: past `hold_s` it is asked about as soon as there is an answer."""
+    field = field_of(fast_folder / "field", asked={**ASKED, "polls_per_min": 60_000})
+    delivery = await field.webhook({"job_id": "a", "status": "completed"}, "asked")
+    field.clock.advance(901)
+    field.fence.answers = lambda asked: reply({"error": "SERVICE_UNAVAILABLE"}, 503)
+    await field.ticks(600, every_s=20)
+    during = await field.verdict(delivery)
+    field.fence.answers = lambda asked: None
+    field.fence.put("a", "completed")
+    await field.ticks(320, every_s=20)
+    after = await field.state("a")
+    field.store.close()
+
+    assert during == ("held", None)
+    assert after == ("completed", None)
+
+
+async def test_an_unknown_id_the_provider_fails_over_holds_up_no_other(fast_folder: Path) -> None:
+    """Made-up ids are asked about last and given up: the others' deliveries are matched."""
+    field = field_of(fast_folder / "field", asked={**ASKED, "polls_per_min": 60_000})
+    poison = await field.webhook({"job_id": "poison", "status": "completed"}, "asked")
+    await field.webhook({"job_id": "good", "status": "completed"}, "asked")
+    field.clock.advance(901)
+    field.fence.put("good", "completed")
+    field.fence.answers = lambda asked: reply({}, 500) if asked.job_id == "poison" else None
+    await field.ticks(600, every_s=20)
+    verdict, state = await field.verdict(poison), await field.state("good")
+    field.store.close()
+
+    assert state == ("completed", None)
+    assert verdict == ("quarantined", "unknown_job")

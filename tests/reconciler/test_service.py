@@ -163,7 +163,8 @@ async def test_one_job_is_asked_about_once_at_a_time(build: Callable[..., House]
 async def test_a_source_ticks_at_its_own_pace(build: Callable[..., House]) -> None:
     """`tick_s` of a source rules over `[reconcile]`."""
     async with listening(http(b'{"status": "processing"}')) as provider:
-        quick = omnifence(provider.url, tick_s=0.02, poll_min_s=0.02, poll_max_s=0.02)
+        soon = {"prompt": {"poll_after_s": 0}}
+        quick = omnifence(provider.url, tick_s=0.02, poll_min_s=0.02, poll_max_s=0.02, timeouts=soon)
         sources = {"src": quick, "lazy": omnifence(provider.url)}
         house = build(sources, reconcile={"tick_s": NEVER_S})
         await house.register("j1")
