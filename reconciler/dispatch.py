@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from receiver.clock import Clock, retry_after_s
-from receiver.providers.signing import sign_standard_webhooks
+from receiver.providers.signing import sign_for_any_reader
 from receiver.records import Message
 from receiver.settings import AppSettings
 from receiver.store.base import Store, Tx
@@ -212,7 +212,8 @@ class Dispatch:
         now = int(self._clock.now())
         headers = {"content-type": "application/json", "webhook-id": message.id, "webhook-timestamp": str(now)}
         if app.secret is not None:
-            signatures = [sign_standard_webhooks(key, message.id, now, body) for key in app.secret.values()]
+            keys = app.secret.values()
+            signatures = [one for key in keys for one in sign_for_any_reader(key, message.id, now, body)]
             headers["webhook-signature"] = " ".join(signatures)
         return headers
 

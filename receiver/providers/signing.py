@@ -7,6 +7,7 @@ is `Refused`, and an empty secret matches nothing.
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 from collections.abc import Iterable
@@ -120,6 +121,18 @@ def sign_standard_webhooks(secret: str, message_id: str, timestamp: int, body: b
     """The `webhook-signature` value for a message: `v1,` and the base64 HMAC of `id.timestamp.body`."""
     signed = f"{message_id}.{timestamp}.".encode() + body
     return "v1," + hmac_sha256_base64(standard_webhooks_key(secret), signed)
+
+
+def sign_for_any_reader(secret: str, message_id: str, timestamp: int, body: bytes) -> list[str]:
+    """The signatures for a receiver that was given this same text. One, where it is base64. Where it is not, one for
+    who takes its bytes, and one for the reference library, which decodes it and passes over what does not belong."""
+    signatures = [sign_standard_webhooks(secret, message_id, timestamp, body)]
+    with contextlib.suppress(ValueError):  # the library would refuse it
+        key = base64.b64decode(secret.removeprefix("whsec_") + "==")
+        if key and key != standard_webhooks_key(secret):
+            signed = f"{message_id}.{timestamp}.".encode() + body
+            signatures.append("v1," + hmac_sha256_base64(key, signed))
+    return signatures
 
 
 def check_standard_webhooks(

@@ -141,6 +141,23 @@ async def test_the_signature_is_that_of_standard_webhooks(post: Post, secret: st
                 standardwebhooks.Webhook(bad_secret).verify(bad_body, headers)
 
 
+@pytest.mark.parametrize("secret", ["plain-secret", "whsec_tok_en-URL_safe-0123456789"])
+async def test_a_secret_that_is_no_base64_is_signed_with_as_the_library_reads_it(
+    fast_folder: Path, secret: str
+) -> None:
+    """Whoever gives the same text to the reference library, or its bytes to one's own, finds a signature that fits."""
+    app = AppSettings.model_validate({"url": "http://app.example.com/", "secret": secret})
+    post = Post(fast_folder / "r.db", apps={"src": app})
+    await post.stage("m1")
+    await post.run()
+    ((_, body, headers),) = post.app.got
+
+    with time_machine.travel(START, tick=False):
+        for given in (secret, secret.encode()):
+            assert standardwebhooks.Webhook(given).verify(body, headers) == json.loads(body)
+    post.store.close()
+
+
 async def test_every_attempt_has_the_same_id_and_a_fresh_signature(post: Post) -> None:
     """The application knows a repeat by its id; a late one is no stale one."""
     post.app.answers = lambda message_id: 500 if len(post.app.got) < 3 else 200
