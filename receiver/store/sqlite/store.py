@@ -75,7 +75,7 @@ class SqliteStore:
             options.spill_dir or options.path.with_name(options.path.name + "-spill"), options.spill_max_bytes
         )
         self._mark = HighWaterMark(options.path.with_name(options.path.name + ".mark"))
-        self._marked = self._drain_at = 0.0
+        self._marked = self._looked = self._drain_at = 0.0
         self._wal = WalWatch(options.path)
         self._missing = 0
         self._recorded = 0
@@ -141,9 +141,9 @@ class SqliteStore:
             )
 
     def _hold_log_open(self, path: Path) -> None:
-        """A connection that does nothing, so that the writer's is never the last to close. When a sync fails it is
-        opened anew, and were it alone, SQLite would read the log from its beginning: what the failed sync left in
-        memory and on no disk would count as committed, and all that follows would hang on it until a power cut."""
+        """A connection that does nothing, so that the writer's, opened anew after a failed sync, never finds the log
+        unattended: SQLite would take for committed what that sync left in memory and on no disk, and all that follows
+        would hang on it until a power cut."""
         with contextlib.suppress(sqlite3.Error, StoreUnavailable):
             holder = driver.open_reader(path)
             self._readers_open.append(holder)
@@ -184,6 +184,7 @@ class SqliteStore:
         pending = Pending(delivery, done, self._clock.monotonic())
         self._spiller.watch(pending)
         self._writer.put(pending)
+        self._look_in_time()
 
     def _answer(self, group: Sequence[Pending]) -> None:
         for pending in self._spiller.settle(group):
@@ -218,6 +219,7 @@ class SqliteStore:
         if self._closed:
             raise StoreUnavailable("writing to the database: it is closed")
         self._writer.put(Work(work, done, self._clock.monotonic()))
+        self._look_in_time()
 
     async def read(self, look: Callable[[View], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._look, look)
@@ -260,10 +262,17 @@ class SqliteStore:
         for hook in self._hooks:
             hook(changed)
 
+    def _look_in_time(self) -> None:
+        """Under a steady load the writer is never idle, and what it does then must be done all the same."""
+        now = self._clock.monotonic()
+        if self._options.keeper and now - self._looked >= 1.0 and self._writer.failing is None:
+            self._looked = now
+            self._writer.put(Work(lambda tx: None, lambda value, error: None if error else self._idle(), now))
+
     def _idle(self) -> None:
         if not self._options.keeper:
             return
-        now = self._clock.monotonic()
+        now = self._looked = self._clock.monotonic()
         if self._journal.records and self._writer.failing is None and now >= self._drain_at:
             report = self._journal.drain(self._writer.insert)
             facts = {"damaged": len(report.damaged), "torn_bytes": report.torn_bytes, "left": report.left}
