@@ -8,6 +8,7 @@ sent at once (so many together as ever): what was tried while it was down may ha
 
 import asyncio
 import contextlib
+import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -39,6 +40,10 @@ LOOK_S = 0.2
 """While pushes are on their way, what has become due meanwhile is looked for this often."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
+SHORT_WAIT_S = 60.0
+"""A longer wait is not made exact: the rows are looked into every second."""
+WAKE_SLACK_S = 0.002
+"""Rows know milliseconds: so much later, what is due is due by its row."""
 LEASE_SLACK_S = 5.0
 """A message is leased so much longer than its push may last."""
 
@@ -138,6 +143,8 @@ class Dispatch:
         self._flying: set[asyncio.Task[Outcome]] = set()
         self._turn = asyncio.Lock()
         self._closing = False
+        self._retries_at: list[float] = []
+        """When what was put off here is due, a heap; a hint, in memory only: the rows are looked into all the same."""
         self.counters = Counters()
 
     async def run_once(self) -> int:
@@ -149,6 +156,14 @@ class Dispatch:
                 if not self._flying:
                     return ended
                 ended += await self._land()
+
+    def rest_s(self, longest_s: float) -> float:
+        """How long nothing put off here becomes due, at most `longest_s`: a wait of half a second is not one of two."""
+        now = self._clock.now()
+        while self._retries_at and self._retries_at[0] <= now:
+            heapq.heappop(self._retries_at)
+        soonest = self._retries_at[0] if self._retries_at else now + longest_s
+        return min(longest_s, soonest - now + WAKE_SLACK_S)
 
     async def drain(self, timeout_s: float) -> None:
         """Send no more; wait a while for what is on its way and keep its outcome. What is cut off is sent again, with
@@ -243,6 +258,8 @@ class Dispatch:
         else:
             wait_s = self._wait_s(app, attempts, outcome.retry_after_s)
             tx.outbox.retry(message.id, now, now + wait_s, outcome.error)
+            if wait_s < SHORT_WAIT_S:
+                heapq.heappush(self._retries_at, now + wait_s)
             self.counters.count("unreachable" if outcome.status is None else "refused")
 
     def _wait_s(self, app: AppSettings, attempts: int, asked_s: float | None) -> float:

@@ -152,7 +152,7 @@ class Reconciler:
                 log.warning("loop.store_unavailable", loop=name, error=str(error))
             except Exception:
                 log.exception("loop.failed", loop=name)
-            await bell.wait(LOOK_S)
+            await bell.wait(self.dispatch.rest_s(LOOK_S) if name == "dispatch" else LOOK_S)
 
     async def _interpret_all(self) -> None:
         read = BATCH

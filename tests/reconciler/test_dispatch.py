@@ -284,6 +284,23 @@ async def test_whatever_is_no_success_is_tried_again(post: Post, answer: Answer)
     assert kept.last_error
 
 
+async def test_what_was_put_off_is_awaited_no_longer_than_it_takes(fast_folder: Path) -> None:
+    """A short wait of the schedule ends when it says, not at the next look a second later."""
+    app = AppSettings(url="http://app.example.com/", retry_first_s=0.2)
+    post = Post(fast_folder / "r.db", apps={"src": app})
+    post.app.answers = lambda message_id: 500
+    assert post.dispatch.rest_s(1.0) == 1.0
+    await post.stage("m1")
+    await post.run()
+    rest_s = post.dispatch.rest_s(1.0)
+    post.clock.advance(rest_s)
+    await post.run()
+
+    assert 0.2 * (1 - JITTER) <= rest_s <= 0.2 * (1 + JITTER) + 0.01
+    assert len(post.app.got) == 2
+    post.store.close()
+
+
 async def test_a_used_up_schedule_is_the_end(post: Post) -> None:
     """Twelve attempts over about three days, then `dead`: kept, not sent again, and the next of its job goes out."""
     post.app.answers = lambda message_id: 500 if message_id == "m1" else 200
