@@ -84,6 +84,7 @@ class _Walk:
         self._seen: set[str] = set()
         self._offset = 0
         self._pages_left = most_pages
+        self._pages_read = 0
         self._rows_left = math.inf
 
     @property
@@ -91,8 +92,11 @@ class _Walk:
         return self._pages_left > 0
 
     def cheaper_than(self, singles: int) -> bool:
-        """Whether the pages still to come cost less than asking singly; an untold number of pages counts as one."""
-        return self._rows_left is math.inf or math.ceil(self._rows_left / _PAGE_ROWS) <= singles
+        """Whether the pages still to come cost less than asking singly. Of an untold number one more is always to come,
+        and the walk ends when it has cost as much as the questions it should save."""
+        if self._rows_left is math.inf:
+            return self._pages_read < singles
+        return math.ceil(self._rows_left / _PAGE_ROWS) <= singles
 
     def question(self) -> Question:
         return Question(path="/api/v1/jobs", query={**self._query, "offset": str(self._offset)})
@@ -103,6 +107,7 @@ class _Walk:
         rows = jsontext.at(document, "jobs")
         fresh = dict(self._fresh(rows)) if isinstance(rows, list) else {}
         self._pages_left -= 1
+        self._pages_read += 1
         if not isinstance(rows, list) or not fresh:
             self._pages_left = 0
             return iter(())
