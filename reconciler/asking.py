@@ -29,7 +29,8 @@ T = TypeVar("T")
 STREAK_OPENS = 3
 """So many failures in a row open the circuit."""
 LONGEST_RUN_S = 120.0
-"""A run ends after so long; what is due by then goes into the next one, together with what has become due."""
+"""A run asks singly for so long; what is due by then goes into the next one, together with what has become due. A
+list is read to where its reader ends it: begun anew each time, a long one would never be read past its first pages."""
 _ABOUT_THE_ASKING = ("auth_blocked", "refused", "redirected")
 """Trouble of a question about no job that other questions may not have: a key may lack the right to this one."""
 _THE_JOBS_OWN = ("refused", "redirected")
@@ -115,7 +116,8 @@ class Asker:
                     continue
                 if between is not None:
                     await between()
-                done.stopped = "the run has lasted long enough" if self.clock.monotonic() > until else None
+                late = self.clock.monotonic() > until and item.job_id is not None
+                done.stopped = "the run has lasted long enough" if late else None
                 done.stopped = done.stopped or await self._take_token()
                 if done.stopped is not None:
                     break

@@ -31,6 +31,8 @@ log = structlog.get_logger("holdfast.sweep")
 STEP = 500
 """Rows a transaction at the most, so that intake never waits long."""
 JOBS_A_PASS = 1000
+LISTED_JOBS_A_PASS = 10_000
+"""Where a list tells of a hundred jobs at once: each pass reads it from its beginning, so few passes read it least."""
 BUSY_SPACING = 10
 """While questions are due all the time, the list is read for unregistered jobs so many times less often."""
 ADOPTION_GRACE_S = 3600.0
@@ -173,8 +175,7 @@ class Sweep:
         return Asker(source, rules, self._store, self._outbound, judge, self._clock, since, adopts, self._pause)
 
     async def _ask_due(self, source: SourceSettings, report: PassReport) -> None:
-        now = self._clock.now()
-        due = await self._store.write(lambda tx: tx.jobs.due(source.name, now, JOBS_A_PASS))
+        due = await self._due(source)
         due += await self._urgent_jobs(source, {job.job_id for job in due})
         report.due = len(due)
         askable = [job for job in due if source.facts.cannot_ask(job, source) is None]
@@ -193,6 +194,17 @@ class Sweep:
                 await self._postpone(source, silent)
                 return
             askable = silent  # one job's trouble is not the others'
+
+    async def _due(self, source: SourceSettings) -> list[Job]:
+        """What is due, taken in steps; one that moves between two steps is met once, or in the next pass."""
+        now = self._clock.now()
+        found: dict[str, Job] = {}
+        for skip in range(0, LISTED_JOBS_A_PASS if source.facts.lists else JOBS_A_PASS, STEP):
+            step = await self._store.write(lambda tx, skip=skip: tx.jobs.due(source.name, now, STEP, skip))  # type: ignore[misc]
+            found.update((job.job_id, job) for job in step)
+            if len(step) < STEP:
+                break
+        return list(found.values())
 
     @staticmethod
     def _count(report: PassReport, asked: Asked) -> None:

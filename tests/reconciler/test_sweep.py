@@ -111,6 +111,14 @@ async def test_many_jobs_are_asked_about_through_the_list(field: Field) -> None:
     assert await field.state("open7") == ("pending", None)
 
 
+async def test_a_list_is_read_once_for_thousands_of_due_jobs(field: Field) -> None:
+    """After an outage one pass takes as many jobs as the list tells of, and reads it but once."""
+    await register(field, *(f"j{n:04}" for n in range(1_200)))
+    await field.passes()
+
+    assert field.fence.ids == [None] * 12
+
+
 async def test_jobs_inserted_by_sql_are_picked_up(field: Field) -> None:
     """The next pass gives them their times; the one after a start asks."""
 
