@@ -28,15 +28,8 @@ run: $(VENV)/.run ## the sidecar on loopback, with its config and database in ./
 demo: $(VENV)/.run ## the whole thing rehearsed: faults, crashes, and a ledger at the end
 	$(HOLDFAST) demo $(ARGS)
 
-# What starts processes of its own, or breaks things under them, runs by itself: there time is part of what is tested.
-test: $(VENV)/.dev ## the whole test suite
-ifeq ($(ARGS),)
-	$(PY) -m pytest -q -n 2 -m 'not process' --ignore tests/faults --ignore tests/system
-	$(PY) -m pytest -q tests/faults tests/system
-	$(PY) -m pytest -q -m process --ignore tests/faults --ignore tests/system
-else
-	$(PY) -m pytest -q $(ARGS)
-endif
+test: $(VENV)/.dev ## the whole test suite, two at a time; one at a time with ARGS="…"
+	$(PY) -m pytest -q $(if $(ARGS),$(ARGS),-n 2 --dist worksteal)
 
 bench: $(VENV)/.dev ## the short benchmark, under five minutes
 	$(PY) -m bench $(ARGS)
