@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from holdfast.runtime import settle_in
 from receiver.clock import Clock, SystemClock
 from receiver.door import Door
 from receiver.errors import StoreUnavailable
@@ -234,6 +235,7 @@ async def _serve(sidecar: Sidecar, announce: "contextlib.AbstractContextManager[
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await sidecar.start()
+    settle_in()
     with announce:
         await stop.wait()
     await sidecar.stop()

@@ -40,6 +40,7 @@ class SystemClock:
         return time.monotonic()
 
 
+@lru_cache(maxsize=256)
 def text(instant: float) -> str:
     """Write an instant as UTC text with milliseconds, rounded to the nearest; clamped to the years 1970-9999."""
     milliseconds = round(min(max(instant, 0.0), LAST_INSTANT) * 1000)
@@ -52,6 +53,7 @@ def _second(whole: int) -> str:
     return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
+@lru_cache(maxsize=2048)
 def instant(written: str) -> float:
     """Read ISO 8601 text (any offset; none means UTC) as an instant. Raises ValueError."""
     moment = datetime.fromisoformat(written)

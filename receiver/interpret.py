@@ -6,7 +6,7 @@ no harm. A delivery that cannot be decided is quarantined by itself; it never ho
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ log = structlog.get_logger("holdfast.interpret")
 
 TEST_EVENT = "webhook.test"
 """Recorded and told to nobody, whoever sends it (CONTRACT 5)."""
-BATCH = 64
+BATCH = 128
 BATCH_BYTES = 4 << 20
 
 
@@ -38,6 +38,13 @@ class Understood:
     delivery: Delivery
     document: dict[str, Any]
     reading: Reading
+
+    @property
+    def key(self) -> str | None:
+        """What makes a second sending of the same event known; None for what cannot be read."""
+        if self.reading.problem is not None:
+            return None
+        return self.reading.event_key or f"sha256:{self.delivery.body_sha256}"
 
 
 def understood(delivery: Delivery, source: SourceSettings | None) -> Understood:
@@ -85,7 +92,7 @@ class Interpreter:
             return 0
         now = self._clock.now()
         try:
-            urged = await self._store.write(lambda tx: [self._decide(tx, each, now) for each in batch])
+            urged = await self._store.write(lambda tx: self._decide_all(tx, batch, now))
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever one delivery does, the others go on
@@ -119,11 +126,17 @@ class Interpreter:
 
     # -- deciding, inside one transaction -----------------------------------------------------------------------
 
+    def _decide_all(self, tx: Tx, batch: Sequence[Understood], now: float) -> list[Job | None]:
+        """Give each its verdict. What all of them will ask the record for is asked for once."""
+        known = [(each.delivery, each.key) for each in batch]
+        tx.deliveries.claim_ahead([(one.source, key, one.id, one.received_at) for one, key in known if key is not None])
+        tx.jobs.look_ahead([(each.delivery.source, each.reading.said.job_id) for each in batch if each.reading.said])
+        return [self._decide(tx, each, now) for each in batch]
+
     def _decide(self, tx: Tx, each: Understood, now: float) -> Job | None:
         """Give one delivery its verdict; answers the job that is to be asked about at once, if there is one."""
-        delivery, reading = each.delivery, each.reading
+        delivery, reading, key = each.delivery, each.reading, each.key
         said = reading.said
-        key = None if reading.problem is not None else reading.event_key or f"sha256:{delivery.body_sha256}"
         told = replace(
             delivery, event=reading.event, job_id=said.job_id if said else None, event_key=key or delivery.event_key
         )
@@ -142,7 +155,7 @@ class Interpreter:
             provider = self._sources[delivery.source].provider
             identity = key if reading.key_window_s is None else f"{key}:{delivery.id}"
             event = reading.event or "unknown"
-            tx.outbox.add(event_message(told, event, each.document, now, provider=provider, key=identity))
+            tx.outbox.stage(event_message(told, event, each.document, now, provider=provider, key=identity))
         self._close(tx, told, Verdict.ACCEPTED, None)
         return None
 
@@ -153,7 +166,7 @@ class Interpreter:
 
     @staticmethod
     def _close(tx: Tx, told: Delivery, verdict: Verdict, reason: str | None) -> None:
-        tx.deliveries.decide(replace(told, verdict=verdict, reason=reason), Verdict.NEW)
+        tx.deliveries.conclude(told, verdict, reason)
         if verdict is Verdict.QUARANTINED and told.event_key is not None:
             tx.deliveries.release_key(told.source, told.event_key, told.id)  # a repeat is to be judged anew
 

@@ -115,9 +115,12 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+
+
 def dump(value: Any) -> str:
     """Write JSON compactly, in ASCII (a lone surrogate stays an escape and can be stored)."""
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def identifier(value: Any) -> str | None:

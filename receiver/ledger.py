@@ -12,7 +12,7 @@ from typing import Any
 
 from receiver import clock, jsontext
 from receiver.records import Delivery, HistoryEntry, Job, Message, Observation
-from receiver.states import By, Claim, Evidence, JobState, Move, judge, state_of
+from receiver.states import By, Claim, Evidence, JobState, Move, Reason, judge, state_of
 from receiver.store.base import Tx
 
 LateLook = Callable[[Job, float], float | None]
@@ -53,9 +53,10 @@ class Ledger:
 
     def _end(self, tx: Tx, job: Job, seen: Observation, move: Move, now: float) -> Applied:
         state = state_of(seen.claim)
+        reason = seen.reason if state is JobState.FAILED else None
         ended = job.with_(
             state=state,
-            reason=seen.reason if state is JobState.FAILED else None,
+            reason=reason,
             decided_by=seen.by,
             provider_status=seen.provider_status or job.provider_status,
             settled_at=now,
@@ -65,11 +66,11 @@ class Ledger:
             next_poll_at=None,
             not_before=None,
             last_error=seen.note if seen.claim is Claim.GIVEN_UP else None,
+            last_message_id=outcome_id(job, job.revision + 1, state, reason),
         )
         if seen.claim is Claim.GIVEN_UP:
             ended = ended.with_(next_poll_at=self._late_look(ended, now))
         message = outcome_message(ended, self._provider_of(job.source), now, supersedes=job.last_message_id)
-        ended = ended.with_(last_message_id=message.id)
         if not tx.jobs.change(job, ended):
             # Somebody was faster. With one writer this cannot happen; with several the loser reads again.
             return self.apply(tx, seen, now) or Applied(Move.IGNORE, job)
@@ -87,7 +88,7 @@ class Ledger:
                 seen.note or (f"corrects {job.state.value}" if move is Move.CORRECT else None),
             )
         )
-        tx.outbox.add(message)
+        tx.outbox.stage(message)
         return Applied(move, ended, message)
 
     def _note_conflict(self, tx: Tx, job: Job, seen: Observation, now: float) -> None:
@@ -123,6 +124,11 @@ def message_id(*parts: str) -> str:
     return "msg_" + hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def outcome_id(job: Job, revision: int, state: JobState, reason: Reason | None) -> str:
+    """The id of the message about an outcome."""
+    return message_id("job", job.source, job.job_id, str(revision), state.value, reason or "")
+
+
 def outcome_message(job: Job, provider: str, now: float, *, supersedes: str | None) -> Message:
     """What the application is told when a job has ended."""
     name = f"job.{job.state.value}"
@@ -139,7 +145,7 @@ def outcome_message(job: Job, provider: str, now: float, *, supersedes: str | No
         "metadata": job.metadata,
         "supersedes": supersedes,
     }
-    identity = message_id("job", job.source, job.job_id, str(job.revision), job.state.value, job.reason or "")
+    identity = outcome_id(job, job.revision, job.state, job.reason)
     return _message(identity, name, data, now, source=job.source, job_id=job.job_id, supersedes=supersedes)
 
 

@@ -78,6 +78,10 @@ class ReconcileOverrides(Table):
     late_polls: CountOrZero | None = None
 
 
+_UNTOLD = Timeouts()
+"""A modality without a table of its own."""
+
+
 class SourceSettings(ReconcileOverrides):
     """One configured sender."""
 
@@ -240,10 +244,10 @@ class SourceSettings(ReconcileOverrides):
 
     def effective_timeouts(self, modality: str | None) -> tuple[float, float]:
         """(poll_after_s, fail_after_s) for a modality; None is one that nobody told. Always ordered."""
-        mine = self.timeouts.get(modality or "default", Timeouts())
+        mine = self.timeouts.get(modality or "default", _UNTOLD)
         known = self.facts.default_timeouts.get(modality or "default")
         if known is None:
-            fallback = self.timeouts.get("default", Timeouts())
+            fallback = self.timeouts.get("default", _UNTOLD)
             known = filled(fallback, self.facts.default_timeouts.get("default", DEFAULT_TIMEOUTS))
         return filled(mine, known)
 

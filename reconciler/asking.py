@@ -203,6 +203,7 @@ class Asker:
         if asked is not None:
             poll_id = self._answered(tx, asked, _outcome(asked[0], findings), now)
         ended = adopted = 0
+        tx.jobs.look_ahead([(self.source.name, finding.job_id) for finding in findings])
         for finding in findings:
             if run.apply is not None:
                 run.apply(tx, finding, poll_id, now)

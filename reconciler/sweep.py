@@ -6,30 +6,28 @@ who wants to know) are asked about between the questions of a long pass.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
 import structlog
 
-from receiver import registrar, timetable
+from receiver import registrar
 from receiver.clock import Clock
 from receiver.errors import StoreUnavailable
 from receiver.ledger import Ledger
 from receiver.providers.base import Finding
 from receiver.records import Job, SourceState
 from receiver.settings import ReconcileSettings, SourceSettings
-from receiver.states import By, JobState, Reason
 from receiver.store.base import Store, Tx
 from reconciler.asking import LONGEST_OPEN, Asked, Asker, blocked
-from reconciler.findings import Judge, give_up
+from reconciler.endings import STEP, Endings, in_steps
+from reconciler.findings import Judge
 from reconciler.held import Held
 from reconciler.outbound import Outbound
 
 log = structlog.get_logger("holdfast.sweep")
 
-STEP = 500
-"""Rows a transaction at the most, so that intake never waits long."""
 JOBS_A_PASS = 1000
 LISTED_JOBS_A_PASS = 10_000
 """Where a list tells of a hundred jobs at once: each pass reads it from its beginning, so few passes read it least."""
@@ -84,6 +82,7 @@ class Sweep:
         self._rules = {name: source.reconcile(rules) for name, source in sources.items()}
         self._judges = {name: Judge(source, self._rules[name], ledger, chance) for name, source in sources.items()}
         self._outbound = outbound
+        self._endings = Endings(store, ledger, clock)
         self._lines = {name: _Line(Held(store, source, self._judges[name], clock)) for name, source in sources.items()}
         self._adopts_since: float | None = None
 
@@ -116,7 +115,7 @@ class Sweep:
             await self._adopt(source, report)
         if source.api_key is None:
             await line.held.expire()
-        await self._end_unreachable(source)
+        await self._endings.unreachable(source)
         return report
 
     async def clock_stepped(self) -> None:
@@ -181,7 +180,7 @@ class Sweep:
         askable = [job for job in due if source.facts.cannot_ask(job, source) is None]
         speechless = [job for job in due if source.facts.cannot_ask(job, source) is not None]
         if speechless:
-            await self._end_speechless(source, speechless)
+            await self._endings.speechless(source, speechless)
         asker = self._asker(source, await self._since())
         while askable:
             asked = await asker.run(askable, between=lambda: self._between(source, asker, report))
@@ -237,57 +236,14 @@ class Sweep:
             return
         now, judge = self._clock.now(), self._judges[source.name]
 
-        def postpone(tx: Tx) -> None:
-            for job in jobs:
+        def postpone(tx: Tx, some: Sequence[Job]) -> None:
+            tx.jobs.look_ahead([(job.source, job.job_id) for job in some])
+            for job in some:
                 judge.apply(
                     tx, Finding(job.job_id, problem="the provider's answers did not speak of the job"), None, now
                 )
 
-        await self._store.write(postpone)
-
-    async def _end_speechless(self, source: SourceSettings, jobs: list[Job]) -> None:
-        """A job nobody can be asked about ends at its deadline, and says so."""
-        now, rules = self._clock.now(), self._rules[source.name]
-
-        def end(tx: Tx) -> None:
-            for old in jobs:
-                job = tx.jobs.find(source.name, old.job_id)
-                if job is None:
-                    continue
-                note = f"cannot be asked about: {source.facts.cannot_ask(job, source) or 'nobody can be asked'}"
-                if job.state is not JobState.PENDING:
-                    tx.jobs.change(job, job.with_(next_poll_at=None))
-                elif job.deadline_at is not None and now >= job.deadline_at:
-                    give_up(tx, self._ledger, job, now, reason=Reason.STALE, by=By.DEADLINE, note=note)
-                else:
-                    waiting = timetable.scheduled(job, source, now, askable=False)
-                    tx.jobs.change(job, waiting.with_(last_error=note))
-
-        await self._store.write(end)
-        log.info("sweep.speechless", source=source.name, jobs=len(jobs), tick_s=rules.tick_s)
-
-    async def _end_unreachable(self, source: SourceSettings) -> None:
-        """Jobs past their deadline whose provider gave no answer since, for longer than `give_up_after_s`. One whose
-        question is due has its question first: it may be we who were away for so long. One nobody can be asked about
-        waits for no answer, so it is stale at its deadline also while the source is paused or left alone."""
-        now = self._clock.now()
-
-        def end(tx: Tx) -> None:
-            asking = blocked(tx.sources.get(source.name), now) is None
-            for job in tx.jobs.overdue(source.name, now, STEP):
-                if (obstacle := source.facts.cannot_ask(job, source)) is not None:
-                    note = f"cannot be asked about: {obstacle}"
-                    give_up(tx, self._ledger, job, now, reason=Reason.STALE, by=By.DEADLINE, note=note)
-                    continue
-                limit = max(job.deadline_at or now, timetable.started(job) + source.give_up_after_s)
-                answered = job.asked_at is not None and job.deadline_at is not None and job.asked_at >= job.deadline_at
-                if asking and job.next_poll_at is not None and job.next_poll_at <= now:
-                    continue
-                if now >= limit and not (answered and now < limit + source.give_up_after_s):
-                    note = f"the provider could not be asked: {job.last_error or 'no answer'}"
-                    give_up(tx, self._ledger, job, now, reason=Reason.UNREACHABLE, by=By.DEADLINE, note=note)
-
-        await self._store.write(end)
+        await in_steps(self._store, jobs, postpone)
 
     # -- held deliveries and orphans ----------------------------------------------------------------------------
 

@@ -7,12 +7,12 @@ Instants are seconds since 1970 UTC and are always handed in; a store never look
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from receiver.errors import StoreUnavailable
 from receiver.records import Delivery, DeliveryId, DeliveryRecord, HistoryEntry, Job, Message, Poll, SourceState
 from receiver.states import JobState, Verdict
+from receiver.store.facts import Retention, StoreHealth
 from receiver.store.views import View
 
 T = TypeVar("T")
@@ -39,6 +39,11 @@ class Deliveries(Protocol):
         """
         ...
 
+    def claim_ahead(self, claims: Sequence[tuple[str, str, DeliveryId, float]]) -> None:
+        """Claim all of these (source, key, delivery_id, at) that are free, in this order and at once: `claim_key`
+        then answers as it would have, and sooner."""
+        ...
+
     def release_key(self, source: str, key: str, delivery_id: DeliveryId) -> None:
         """Give a key back, if this delivery holds it (a quarantined delivery claims none)."""
         ...
@@ -46,6 +51,10 @@ class Deliveries(Protocol):
     def decide(self, delivery: Delivery, expected: Verdict | None = None) -> bool:
         """Write the verdict, reason, event, event_key and job_id of a delivery. With `expected` only if that is its
         verdict still: False means somebody else was faster."""
+        ...
+
+    def conclude(self, delivery: Delivery, verdict: Verdict, reason: str | None) -> None:
+        """`decide` for an unread delivery, by whoever need not know whether somebody else was faster."""
         ...
 
     def unhold(self, source: str, job_ids: Sequence[str]) -> int:
@@ -66,6 +75,10 @@ class Jobs(Protocol):
 
     def find(self, source: str, any_id: str) -> Job | None:
         """A job by its id, else by its alias."""
+        ...
+
+    def look_ahead(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Read the jobs of these (source, job_id) at once: `find` then answers as it would have, and sooner."""
         ...
 
     def add(self, job: Job) -> bool:
@@ -107,8 +120,8 @@ class Jobs(Protocol):
         """When the next job of a source is due; None when none is."""
         ...
 
-    def note(self, entry: HistoryEntry) -> int:
-        """Append to a job's history; answers the row id."""
+    def note(self, entry: HistoryEntry) -> None:
+        """Append to a job's history."""
         ...
 
     def add_poll(self, poll: Poll) -> int:
@@ -125,6 +138,10 @@ class Outbox(Protocol):
 
     def add(self, message: Message) -> bool:
         """Stage a message; False when one with this id was staged before (it is not told twice)."""
+        ...
+
+    def stage(self, message: Message) -> None:
+        """`add` for whoever need not know whether it was staged before."""
         ...
 
     def claim(
@@ -206,20 +223,6 @@ class Sources(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long things are kept, as instants: what is older may go. None: keep."""
-
-    deliveries_before: float | None
-    messages_before: float | None
-    jobs_before: float | None
-    polls_before: float | None
-    keys_before: dict[str, float] = field(default_factory=dict)
-    """source -> instant: event keys claimed before it may go."""
-    held_before: dict[str, float] = field(default_factory=dict)
-    """source -> instant: deliveries held since before it are no longer in their time; without one they all are."""
-
-
 class Meta(Protocol):
     """Small facts about the record itself."""
 
@@ -258,28 +261,6 @@ class Tx(Protocol):
     def sources(self) -> Sources: ...
     @property
     def meta(self) -> Meta: ...
-
-
-@dataclass(frozen=True, slots=True)
-class StoreHealth:
-    """How the store is, for /readyz, metrics, status and check."""
-
-    takes_writes: bool
-    why_not: str | None
-    sqlite_version: str
-    journal_mode: str
-    synchronous: str
-    file_system: str
-    file_bytes: int
-    wal_bytes: int
-    spill_records: int
-    spill_bytes: int
-    spill_damaged: int
-    waiting_bytes: int
-    missing: int
-    """Rows missing against the high-water mark; 0 when none."""
-    quarantined_file: str | None
-    """Where a damaged database was moved at start; None when it was sound."""
 
 
 class Store(Protocol):

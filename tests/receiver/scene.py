@@ -17,6 +17,7 @@ from receiver.registrar import Registered, register
 from receiver.settings import Settings
 from receiver.states import Claim, Verdict
 from receiver.store.base import Tx
+from receiver.store.sqlite.driver import sqlite3
 from receiver.store.sqlite.store import SqliteOptions, SqliteStore
 from reconciler.findings import Judge
 from tests.support import ManualClock
@@ -122,6 +123,14 @@ class Scene:
         """The provider answers about a job."""
         finding = Finding(job_id, claim=claim, **facts)
         return await self.store.write(lambda tx: self.judges[source].apply(tx, finding, None, self.clock.now()))
+
+    def change_by_hand(self, statement: str) -> None:
+        """Somebody else changes the file."""
+        connection = sqlite3.connect(self.path)
+        connection.execute("PRAGMA ignore_check_constraints=ON")
+        with connection:
+            connection.execute(statement)
+        connection.close()
 
     async def job(self, job_id: str, source: str = "known") -> dict[str, Any]:
         """The job as the API shows it."""

@@ -502,6 +502,27 @@ async def test_a_delivery_that_spoils_its_batch_is_quarantined_alone(
     assert len(await scene.told("j1")) == len(await scene.told("j2")) == 1
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE jobs SET provider_status = CAST(x'61ff62' AS TEXT) WHERE job_id = 'j1'",
+        "UPDATE jobs SET state = 'pendinf' WHERE job_id = 'j1'",
+        "UPDATE deliveries SET remote = CAST(x'61ff62' AS TEXT) WHERE id = (SELECT min(id) FROM deliveries)",
+        "UPDATE deliveries SET headers = CAST(x'5bff5d' AS TEXT) WHERE id = (SELECT min(id) FROM deliveries)",
+    ],
+)
+async def test_text_that_a_flipped_bit_spoiled_holds_up_nothing(scene: Scene, damage: str) -> None:
+    """A row whose text is no longer UTF-8 costs at most its own delivery's verdict; the others are read and told."""
+    await scene.register_all([f"j{n}" for n in range(1, 5)])
+    sent = [await scene.deliver(completed(f"j{n}")) for n in range(1, 5)]
+    scene.change_by_hand(damage)
+    await scene.read()
+
+    assert (await verdicts(scene, *sent))[1:] == ["accepted"] * 3
+    assert (await verdicts(scene, sent[0]))[0] in ("accepted", "quarantined", "held")
+    assert [len(await scene.told(f"j{n}")) for n in range(2, 5)] == [1, 1, 1]
+
+
 async def test_held_deliveries_are_bounded(scene: Scene) -> None:
     """Made-up ids cannot fill the disk with expectations: past `max_held` they are quarantined."""
     sent = [await scene.webhook(completed(f"made-up-{n}"), "few") for n in range(4)]
@@ -528,8 +549,9 @@ async def test_a_crash_between_recording_and_reading_loses_nothing(scene: Scene)
 
 async def test_two_readers_do_no_harm(scene: Scene) -> None:
     """Both read the same batch; each delivery is decided once and each outcome told once."""
-    await scene.register_all([f"j{n}" for n in range(40)])
-    await scene.deliver_all([completed(f"j{n}") for n in range(40)] * 2)
+    half = BATCH // 2
+    await scene.register_all([f"j{n}" for n in range(half)])
+    await scene.deliver_all([completed(f"j{n}") for n in range(half)] * 2)
     event = {"event": "document.received", "document": {"id": "D1"}}
     await scene.deliver(event, "trusted")
     second = Interpreter(scene.store, scene.settings.sources, scene.ledger, scene.clock)
@@ -541,8 +563,8 @@ async def test_two_readers_do_no_harm(scene: Scene) -> None:
         await second._decide_alone(each, scene.clock.now())
 
     tallies = await scene.store.read(lambda view: view.tallies())
-    assert tallies["deliveries", "known", "accepted"] == tallies["deliveries", "known", "duplicate"] == 40
-    assert tallies["outbox", "known", "pending"] == 40
+    assert tallies["deliveries", "known", "accepted"] == tallies["deliveries", "known", "duplicate"] == half
+    assert tallies["outbox", "known", "pending"] == half
     assert tallies["outbox", "trusted", "pending"] == 1
 
 

@@ -94,6 +94,13 @@ def write_everything(store: SqliteStore, tx: Tx) -> None:
     tx.jobs.find(SOURCE, "j1")
     tx.jobs.find(SOURCE, "a1")
     tx.jobs.change(job("j2"), ended(job("j2"), decided_by=By.WEBHOOK))
+    tx.jobs.look_ahead([(SOURCE, "j1"), (SOURCE, "j2"), (SOURCE, "j3")])
+    ahead = tx.jobs.find(SOURCE, "j1")
+    assert ahead is not None
+    tx.jobs.change(ahead, ended(ahead))
+    tx.deliveries.claim_ahead([(SOURCE, key, other.id, START) for key in ("k", "k8", "k9")])
+    tx.deliveries.conclude(other, Verdict.ACCEPTED, None)
+    tx.outbox.stage(message("m-staged"))
     tx.jobs.unscheduled(SOURCE, 10)
     tx.jobs.due(SOURCE, START + 999, 10)
     tx.jobs.open(SOURCE, 10)

@@ -1,14 +1,17 @@
 """Statements over `deliveries` and `event_keys`."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
+from typing import Any
 
 from receiver import clock
 from receiver.records import Delivery, DeliveryId, Headers
 from receiver.states import Verdict
-from receiver.store.sqlite.driver import Connection, Row
+from receiver.store.sqlite.driver import Connection, Row, sqlite3
+from receiver.store.sqlite.gathering import Gathering, packed, sizes, values
 from receiver.store.sqlite.jobs import instant_or_none
 
 COLUMNS = "id, source, received_at, remote, headers, body, body_sha256, verdict, reason, event, event_key, job_id"
@@ -23,7 +26,10 @@ RECORDED = (
 )
 
 UNREAD = f"SELECT {COLUMNS} FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?"
-UNREAD_SIZES = "SELECT length(body) FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?"
+_UNREAD_SIZES = "FROM (SELECT length(body) AS n FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?)"
+_IN_HEX = COLUMNS.replace(" body,", " iif(body IS NULL, NULL, hex(body)),")
+PACKED_BYTES = 256 << 10
+"""Bodies of so many bytes together are read in one step; larger ones a row a step, never all of them twice over."""
 
 HELD_BEFORE = (
     "SELECT id, source, received_at, remote, headers, NULL, body_sha256, verdict, reason, event, event_key, job_id"
@@ -39,8 +45,23 @@ HELD_BEFORE = (
 def insert(rows: int) -> str:
     """One statement for so many rows. Each statement lets go of the interpreter's lock once and has to win it back
     from the busy event loop: a statement for each row costs ten times what the row does."""
-    row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    return f"INSERT INTO deliveries ({COLUMNS}) VALUES {', '.join([row] * rows)} ON CONFLICT (id) DO NOTHING"
+    return f"INSERT INTO deliveries ({COLUMNS}) {values(rows, 12)} ON CONFLICT (id) DO NOTHING"
+
+
+@lru_cache
+def claim(rows: int) -> str:
+    """Claim so many event keys, each for whoever comes first."""
+    return f"INSERT OR IGNORE INTO event_keys (source, event_key, delivery_id, at) {values(rows, 4)}"
+
+
+@lru_cache
+def conclude(rows: int) -> str:
+    """Give so many unread deliveries their verdicts."""
+    return (
+        "UPDATE deliveries SET verdict = told.column2, reason = told.column3, event = told.column4,"
+        " event_key = told.column5, job_id = told.column6"
+        f" FROM ({values(rows, 6)}) AS told WHERE deliveries.id = told.column1 AND verdict = 'new'"
+    )
 
 
 def headers_text(headers: Headers) -> str:
@@ -81,7 +102,7 @@ def _bytes_of(body: object) -> bytes | None:
     return body if body is None or isinstance(body, bytes) else str(body).encode("utf-8", "surrogateescape")
 
 
-def delivery_of(row: Row) -> Delivery:
+def delivery_of(row: Sequence[Any]) -> Delivery:
     """A delivery from COLUMNS."""
     return Delivery(
         id=DeliveryId(row[0]),
@@ -99,18 +120,38 @@ def delivery_of(row: Row) -> Delivery:
     )
 
 
+def unread(connection: Connection, limit: int, max_bytes: int) -> list[Delivery]:
+    """The oldest unread deliveries, up to so many and so many bytes, at least one. Most are small: those are read in
+    one step, for each step has to win back the interpreter's lock."""
+    sizes = packed(connection, "n", _UNREAD_SIZES, (limit,))
+    count, room = 0, max_bytes
+    for (size,) in sizes:
+        room -= size or 0
+        if room < 0 and count:
+            break
+        count += 1
+    if max_bytes - room <= PACKED_BYTES:
+        with contextlib.suppress(sqlite3.Error, ValueError):  # a damaged row: each is then read as it is
+            rows = packed(connection, _IN_HEX, f"FROM ({UNREAD})", (count,))
+            return [
+                delivery_of((*row[:5], None if row[5] is None else bytes.fromhex(row[5]), *row[6:])) for row in rows
+            ]
+    return [delivery_of(row) for row in connection.execute(UNREAD, (count,))] if count else []
+
+
 class SqliteDeliveries:
     """Keeps the promises of `base.Deliveries`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Gathering) -> None:
         self._c = connection
+        self._claimed: set[tuple[str, str, DeliveryId]] = set()
 
     def add(self, deliveries: Sequence[Delivery]) -> int:
         added = at = 0
         while at < len(deliveries):
             rows = min(LARGEST_INSERT, len(deliveries) - at)
-            values = [value for delivery in deliveries[at : at + rows] for value in row_of(delivery)]
-            added += self._c.execute(insert(rows), values).rowcount
+            given = [value for delivery in deliveries[at : at + rows] for value in row_of(delivery)]
+            added += self._c.execute(insert(rows), given).rowcount
             at += rows
         self._c.execute(RECORDED, {"n": added})
         return added
@@ -122,11 +163,11 @@ class SqliteDeliveries:
     def claim_key(
         self, source: str, key: str, delivery_id: DeliveryId, at: float, window_s: float | None
     ) -> DeliveryId:
-        claimed = self._c.execute(
-            "INSERT OR IGNORE INTO event_keys (source, event_key, delivery_id, at) VALUES (?, ?, ?, ?)",
-            (source, key, delivery_id, clock.text(at)),
-        ).rowcount
-        if claimed:
+        ahead = (source, key, delivery_id)
+        if ahead in self._claimed:
+            self._claimed.remove(ahead)
+            return delivery_id
+        if self._c.execute(claim(1), (*ahead, clock.text(at))).rowcount:
             return delivery_id
         if window_s is not None:
             taken = self._c.execute(
@@ -139,6 +180,22 @@ class SqliteDeliveries:
             "SELECT delivery_id FROM event_keys WHERE source = ? AND event_key = ?", (source, key)
         ).fetchone()
         return DeliveryId(row[0])
+
+    def claim_ahead(self, claims: Sequence[tuple[str, str, DeliveryId, float]]) -> None:
+        at = 0
+        for size in sizes(len(claims)):
+            part = claims[at : at + size]
+            rows = [(*each[:3], clock.text(each[3])) for each in part]
+            new = self._c.execute(claim(size), [value for row in rows for value in row]).rowcount
+            ours = {each[:3] for each in part}
+            if new < size:  # some were taken before: by whom is asked for all of them at once
+                keys = [value for each in part for value in each[:2]]
+                asked = f"FROM ({values(size, 2)}) AS asked CROSS JOIN event_keys AS k"
+                same = "k.source = asked.column1 AND k.event_key = asked.column2"
+                held = packed(self._c, "k.source, k.event_key, k.delivery_id", f"{asked} ON {same}", keys)
+                ours &= {(row[0], row[1], DeliveryId(row[2])) for row in held}
+            self._claimed |= ours
+            at += size
 
     def release_key(self, source: str, key: str, delivery_id: DeliveryId) -> None:
         self._c.execute(
@@ -160,6 +217,20 @@ class SqliteDeliveries:
             ),
         )
         return bool(decided.rowcount)
+
+    def conclude(self, delivery: Delivery, verdict: Verdict, reason: str | None) -> None:
+        self._c.put(
+            conclude,
+            (
+                delivery.id,
+                verdict.value,
+                reason,
+                delivery.event,
+                delivery.event_key,
+                delivery.job_id,
+            ),
+            ("delivery", delivery.id),
+        )
 
     def unhold(self, source: str, job_ids: Sequence[str]) -> int:
         return sum(

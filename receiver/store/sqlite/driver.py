@@ -5,6 +5,7 @@ by itself when it is installed; so the choice is made here, once, and everything
 """
 
 import contextlib
+import functools
 import importlib
 import os
 from pathlib import Path
@@ -43,6 +44,11 @@ CHECKPOINT_PAGES = 2000
 FOREIGN = "it holds tables of another program; point store.url at a file of its own"
 
 
+_LENIENT = functools.partial(str, encoding="utf-8", errors="replace")
+"""Text that a flipped bit spoiled is read with a mark where it is spoiled. Refused, it would look like a database that
+takes no writes, for whoever meets it, for ever."""
+
+
 def version() -> str:
     """The version of the SQLite library in use."""
     return str(sqlite3.sqlite_version)
@@ -78,6 +84,7 @@ def open_writer(path: Path) -> Connection:
         connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")  # passive: waits for nobody
         connection.execute("PRAGMA cache_size=-16000")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.text_factory = _LENIENT
         synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
     except sqlite3.Error as error:
         raise StoreUnavailable(
@@ -105,6 +112,7 @@ def open_reader(path: Path) -> Connection:
             f"file:{quoted(path)}?mode=ro", uri=True, timeout=2.0, isolation_level=None, check_same_thread=False
         )
         connection.execute("PRAGMA query_only=ON")
+        connection.text_factory = _LENIENT
         connection.execute("PRAGMA cache_size=-8000")
     except sqlite3.Error as error:
         raise StoreUnavailable(f"opening the database {path} for reading: {error}") from error

@@ -6,6 +6,7 @@ from receiver import clock, jsontext
 from receiver.records import Delivery, DeliveryId, DeliveryRecord
 from receiver.store.sqlite.deliveries import delivery_of
 from receiver.store.sqlite.driver import Connection, Row
+from receiver.store.sqlite.gathering import Runs
 from receiver.store.sqlite.jobs import instant_or_none
 
 GAPS = """
@@ -55,7 +56,7 @@ def _record(row: Row) -> DeliveryRecord:
 class GapRows:
     """The part of `base.Sources` that keeps gaps."""
 
-    _c: Connection
+    _c: Runs
 
     def add_gaps(self, source: str, records: Sequence[DeliveryRecord], at: float) -> int:
         new = 0

@@ -1,15 +1,20 @@
 """Statements over `jobs`, `job_history` and `polls`."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
+import structlog
+
 from receiver import clock, jsontext
 from receiver.records import HistoryEntry, Job, Poll
 from receiver.states import By, Evidence, JobState, Reason
-from receiver.store.sqlite.driver import Connection, Row, sqlite3
+from receiver.store.sqlite.driver import Row, sqlite3
+from receiver.store.sqlite.gathering import Gathering, Runs, Statement, packed, sizes, values
+
+log = structlog.get_logger("holdfast.store")
 
 FIELDS = (
     "source", "job_id", "alias", "modality", "state", "reason", "decided_by", "provider_status", "submitted_at",
@@ -32,6 +37,8 @@ BY_ID = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND job_id = ?"
 BY_ALIAS = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND alias = ?"
 INSERT = f"INSERT OR IGNORE INTO jobs ({COLUMNS}, scheduled) VALUES ({', '.join('?' * len(FIELDS))}, 1)"
 _OF = attrgetter(*FIELDS)
+_EVIDENCE = {int(each): each for each in Evidence}
+_STRONGEST = max(Evidence)
 _NOT_COMPARED = frozenset(("result", "metadata"))
 """Numbers that are equal may have been written differently, so these are the same only when nobody touched them."""
 _SCHEDULES = frozenset(("state", "next_poll_at", "deadline_at"))
@@ -46,6 +53,25 @@ def change_of(fields: tuple[str, ...]) -> str:
         written.append("scheduled = 1")
     columns = ", ".join(written or ["polls = polls"])
     return f"UPDATE jobs SET {columns} WHERE source = ? AND job_id = ? AND state = ? AND revision = ?"
+
+
+@lru_cache(maxsize=256)
+def changes_of(fields: tuple[str, ...]) -> Statement:
+    """The same for many jobs at once: their keys and guards first, then these columns."""
+    written = [f"{field} = new.column{number}" for number, field in enumerate(fields, 5)]
+    if not _SCHEDULES.isdisjoint(fields):
+        written.append("scheduled = 1")
+    columns = ", ".join(written or ["polls = polls"])
+
+    @lru_cache
+    def statement(rows: int) -> str:
+        return (
+            f"UPDATE jobs SET {columns} FROM ({values(rows, 4 + len(fields))}) AS new"
+            " WHERE jobs.source = new.column1 AND jobs.job_id = new.column2 AND jobs.state = new.column3"
+            " AND jobs.revision = new.column4"
+        )
+
+    return statement
 
 
 def changed_fields(old: Job, new: Job) -> tuple[str, ...]:
@@ -100,7 +126,7 @@ def values_of(job: Job, fields: Sequence[str] = FIELDS) -> Row:
     return tuple(_WRITTEN[field](getattr(job, field)) if field in _WRITTEN else getattr(job, field) for field in fields)
 
 
-def job_of(row: Row) -> Job:
+def job_of(row: Sequence[Any]) -> Job:
     """A job from FIELDS."""
     refs = json_or_none(row[16])
     return Job(
@@ -123,7 +149,7 @@ def job_of(row: Row) -> Job:
         refs=refs if isinstance(refs, dict) else None,
         metadata=json_or_none(row[17]),
         poll_url=row[18],
-        evidence=Evidence(min(max(row[19], 0), max(Evidence))),
+        evidence=_EVIDENCE.get(row[19]) or Evidence(min(max(row[19], 0), _STRONGEST)),
         revision=row[20],
         registered_by=row[21],
         asked_at=instant_or_none(row[22]),
@@ -137,24 +163,77 @@ def job_of(row: Row) -> Job:
     )
 
 
+def jobs_of(rows: Iterable[Sequence[Any]]) -> list[Job]:
+    """Jobs from FIELDS. One that a flipped bit made unreadable is left out: it must not hold up the others."""
+    found = []
+    for row in rows:
+        try:
+            found.append(job_of(row))
+        except (ValueError, TypeError) as error:
+            log.error("store.job_unreadable", source=row[0], job=row[1], why=str(error), todo="run `holdfast check`")
+    return found
+
+
+@lru_cache
+def note(rows: int) -> str:
+    """Append so many lines to jobs' stories."""
+    return (
+        "INSERT INTO job_history (source, job_id, at, from_state, to_state, reason, by, delivery_id, poll_id, note)"
+        f" {values(rows, 10)}"
+    )
+
+
+def forget(runs: Runs, keys: Sequence[tuple[str, str]]) -> int:
+    """Delete ended jobs with their history and polls; answers how many."""
+    statement = "DELETE FROM jobs WHERE source = ? AND job_id = ? AND state <> 'pending'"
+    gone = [key for key in keys if runs.execute(statement, key).rowcount]
+    for table in ("job_history", "polls"):
+        runs.executemany(f"DELETE FROM {table} WHERE source = ? AND job_id = ?", gone)
+    return len(gone)
+
+
 class SqliteJobs:
     """Keeps the promises of `base.Jobs`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Gathering) -> None:
         self._c = connection
+        self._ahead: dict[tuple[str, str], Job] = {}
+        """Read ahead and not handed out yet."""
+        self._handed: dict[int, Job] = {}
+        """Handed out of those, by identity: nobody else changes them while this transaction runs."""
 
     def _many(self, statement: str, *values: Any) -> list[Job]:
-        return [job_of(row) for row in self._c.execute(statement, values)]
+        return jobs_of(self._c.execute(statement, values))
 
     def find(self, source: str, any_id: str) -> Job | None:
+        ahead = self._ahead.pop((source, any_id), None)
+        if ahead is not None:
+            self._handed[id(ahead)] = ahead
+            return ahead
         found = self._many(BY_ID, source, any_id) or self._many(BY_ALIAS, source, any_id)
         return found[0] if found else None
+
+    def look_ahead(self, keys: Sequence[tuple[str, str]]) -> None:
+        at = 0
+        wanted = list(dict.fromkeys(keys))
+        for size in sizes(len(wanted)):
+            asked = f"FROM ({values(size, 2)}) AS asked CROSS JOIN jobs"
+            same = "jobs.source = asked.column1 AND jobs.job_id = asked.column2"
+            given = [part for key in wanted[at : at + size] for part in key]
+            found = jobs_of(packed(self._c, COLUMNS, f"{asked} ON {same}", given))
+            self._ahead.update(((job.source, job.job_id), job) for job in found)
+            at += size
 
     def add(self, job: Job) -> bool:
         return bool(self._c.execute(INSERT, values_of(job)).rowcount)
 
     def change(self, old: Job, new: Job, *, whole: bool = False) -> bool:
         fields = FIELDS[2:] if whole else changed_fields(old, new)
+        if self._handed.pop(id(old), None) is not None and "alias" not in fields:
+            row = (old.source, old.job_id, old.state.value, old.revision, *values_of(new, fields))
+            self._c.put(changes_of(fields), row, ("job", old.source, old.job_id), guarded=True)
+            return True
+        self._ahead.pop((old.source, old.job_id), None)
         try:
             return self._change(old, new, fields)
         except sqlite3.IntegrityError:
@@ -171,7 +250,8 @@ class SqliteJobs:
         return self._many(UNSCHEDULED, source, limit)
 
     def due(self, source: str, now: float, limit: int, skip: int = 0) -> list[Job]:
-        return self._many(DUE, source, clock.text(now), limit, skip)
+        rows = packed(self._c, COLUMNS, f"FROM ({DUE})", (source, clock.text(now), limit, skip))
+        return jobs_of(rows)
 
     def open(self, source: str, limit: int) -> list[Job]:
         return self._many(OPEN, source, limit)
@@ -184,6 +264,7 @@ class SqliteJobs:
         return int(row.fetchone()[0])
 
     def make_due(self, source: str, at: float, wait_until: float, after: str | None, limit: int) -> str | None:
+        self._ahead.clear()
         # The column as it is written is the cursor: anybody may have written it.
         rowid, _, since = (after or "0 ").partition(" ")
         rows = self._c.execute(
@@ -207,10 +288,9 @@ class SqliteJobs:
     def next_due_at(self, source: str) -> float | None:
         return instant_or_none(self._c.execute(NEXT_DUE, (source,)).fetchone()[0])
 
-    def note(self, entry: HistoryEntry) -> int:
-        cursor = self._c.execute(
-            "INSERT INTO job_history (source, job_id, at, from_state, to_state, reason, by, delivery_id, poll_id, note)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    def note(self, entry: HistoryEntry) -> None:
+        self._c.put(
+            note,
             (
                 entry.source,
                 entry.job_id,
@@ -224,7 +304,6 @@ class SqliteJobs:
                 entry.note,
             ),
         )
-        return int(cursor.lastrowid or 0)
 
     def add_poll(self, poll: Poll) -> int:
         cursor = self._c.execute(
@@ -244,11 +323,5 @@ class SqliteJobs:
         return int(cursor.lastrowid or 0)
 
     def delete(self, keys: Sequence[tuple[str, str]]) -> int:
-        gone = [
-            key
-            for key in keys
-            if self._c.execute("DELETE FROM jobs WHERE source = ? AND job_id = ? AND state <> 'pending'", key).rowcount
-        ]
-        for table in ("job_history", "polls"):
-            self._c.executemany(f"DELETE FROM {table} WHERE source = ? AND job_id = ?", gone)
-        return len(gone)
+        self._ahead.clear()
+        return forget(self._c, keys)

@@ -1,10 +1,12 @@
 """Statements over `outbox`."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from receiver import clock
 from receiver.records import Message
-from receiver.store.sqlite.driver import Connection, Row
+from receiver.store.sqlite.driver import Row
+from receiver.store.sqlite.gathering import Gathering, values
 from receiver.store.sqlite.jobs import instant_or_none
 
 COLUMNS = (
@@ -57,39 +59,45 @@ def message_of(row: Row) -> Message:
     )
 
 
+@lru_cache
+def add(rows: int) -> str:
+    """Stage so many messages; one that is there stays as it is."""
+    return (
+        "INSERT INTO outbox (id, source, job_id, type, payload, supersedes, created_at, next_attempt_at)"
+        f" {values(rows, 8)} ON CONFLICT (id) DO NOTHING"
+    )
+
+
+def row_of(message: Message) -> Row:
+    """A message as the values of `add`."""
+    at = clock.text(message.created_at)
+    return (
+        message.id, message.source, message.job_id, message.type, message.payload, message.supersedes, at, at,
+    )  # fmt: skip
+
+
 class SqliteOutbox:
     """Keeps the promises of `base.Outbox`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Gathering) -> None:
         self._c = connection
 
     def add(self, message: Message) -> bool:
-        cursor = self._c.execute(
-            "INSERT INTO outbox (id, source, job_id, type, payload, supersedes, created_at, next_attempt_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-            (
-                message.id,
-                message.source,
-                message.job_id,
-                message.type,
-                message.payload,
-                message.supersedes,
-                clock.text(message.created_at),
-                clock.text(message.created_at),
-            ),
-        )
-        return bool(cursor.rowcount)
+        return bool(self._c.execute(add(1), row_of(message)).rowcount)
+
+    def stage(self, message: Message) -> None:
+        self._c.put(add, row_of(message))
 
     def claim(
         self, now: float, until: float, limit: int, sources: Sequence[str] | None = None, *, pull: bool = False
     ) -> list[Message]:
         at = clock.text(now)
-        values: Row = (at, limit) if pull else (at, at, limit)
+        given: Row = (at, limit) if pull else (at, at, limit)
         if sources is None:
-            rows = self._c.execute(CLAIM_PULL if pull else CLAIM_PUSH, values).fetchall()
+            rows = self._c.execute(CLAIM_PULL if pull else CLAIM_PUSH, given).fetchall()
         else:
             statement = CLAIM_PULL_OF if pull else CLAIM_PUSH_OF
-            found = (row for source in sources for row in self._c.execute(statement, (source, *values)))
+            found = (row for source in sources for row in self._c.execute(statement, (source, *given)))
             rows = sorted(found, key=lambda row: (row[9], row[12]))[:limit]
         lease = clock.text(until)
         self._c.executemany(

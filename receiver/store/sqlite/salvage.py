@@ -19,6 +19,7 @@ from pathlib import Path
 
 from receiver.store.sqlite.carve import Pages
 from receiver.store.sqlite.driver import Connection, quoted, sqlite3
+from receiver.store.sqlite.gathering import Runs
 from receiver.store.sqlite.shapes import Row, Shape, digest_holds, shapes
 
 InsertRows = Callable[[str, list[Row]], int]
@@ -97,7 +98,7 @@ def salvage(damaged_folder: Path, insert_rows: InsertRows) -> SalvageReport:
     return report
 
 
-def insert(connection: Connection, table: str, rows: list[Row]) -> int:
+def insert(connection: Runs, table: str, rows: list[Row]) -> int:
     """Insert salvaged rows that are not there yet, inside the caller's transaction; answers how many were new.
 
     A row that breaks a rule of its table is passed over.

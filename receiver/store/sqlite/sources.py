@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from receiver import clock, jsontext
 from receiver.records import SourceState
-from receiver.store.sqlite.driver import Connection
 from receiver.store.sqlite.gaps import GapRows
+from receiver.store.sqlite.gathering import Runs
 from receiver.store.sqlite.jobs import instant_or_none
 
 FIELDS = (
@@ -25,8 +25,8 @@ def _text(instant: float | None) -> str | None:
 class SqliteSources(GapRows):
     """Keeps the promises of `base.Sources`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._c = connection
+    def __init__(self, runs: Runs) -> None:
+        self._c = runs
 
     def get(self, name: str) -> SourceState:
         row = self._c.execute(f"SELECT {COLUMNS} FROM source_state WHERE name = ?", (name,)).fetchone()

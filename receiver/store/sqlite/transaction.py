@@ -7,7 +7,8 @@ from receiver import clock
 from receiver.store.base import Retention
 from receiver.store.sqlite.deliveries import RECORDED, SqliteDeliveries
 from receiver.store.sqlite.driver import Connection, Row
-from receiver.store.sqlite.jobs import SqliteJobs
+from receiver.store.sqlite.gathering import Gathering, Runs
+from receiver.store.sqlite.jobs import SqliteJobs, forget
 from receiver.store.sqlite.outbox import SqliteOutbox
 from receiver.store.sqlite.salvage import insert
 from receiver.store.sqlite.sources import SqliteSources
@@ -23,8 +24,8 @@ THERE = (
 class SqliteMeta:
     """Keeps the promises of `base.Meta`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._c = connection
+    def __init__(self, runs: Runs) -> None:
+        self._c = runs
 
     def get(self, key: str) -> str | None:
         row = self._c.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
@@ -138,7 +139,7 @@ class SqliteMeta:
             " WHERE outbox.state = 'pending' AND outbox.source = jobs.source AND outbox.job_id = jobs.job_id) LIMIT ?",
             (clock.text(retention.jobs_before), limit),
         ).fetchall()
-        return SqliteJobs(self._c).delete(keys)
+        return forget(self._c, keys)
 
     def _prune_polls(self, retention: Retention, limit: int) -> int:
         if retention.polls_before is None:
@@ -164,8 +165,11 @@ class SqliteTx:
     """The parts of one transaction. It lives on the writer's thread and ends with the transaction."""
 
     def __init__(self, connection: Connection) -> None:
-        self.deliveries = SqliteDeliveries(connection)
-        self.jobs = SqliteJobs(connection)
-        self.outbox = SqliteOutbox(connection)
-        self.sources = SqliteSources(connection)
-        self.meta = SqliteMeta(connection)
+        gathering = Gathering(connection)
+        self.flush = gathering.flush
+        """Write what still waits: the last thing before the commit."""
+        self.deliveries = SqliteDeliveries(gathering)
+        self.jobs = SqliteJobs(gathering)
+        self.outbox = SqliteOutbox(gathering)
+        self.sources = SqliteSources(gathering)
+        self.meta = SqliteMeta(gathering)

@@ -245,14 +245,7 @@ class SqliteView(GapLooks):
         }
 
     def next_unread(self, limit: int, max_bytes: int) -> list[Delivery]:
-        room = max_bytes
-        count = 0
-        for (size,) in self._c.execute(deliveries.UNREAD_SIZES, (limit,)):
-            room -= size or 0
-            if room < 0 and count:
-                break
-            count += 1
-        return [deliveries.delivery_of(row) for row in self._c.execute(deliveries.UNREAD, (count,))] if count else []
+        return deliveries.unread(self._c, limit, max_bytes)
 
     def unread(self) -> int:
         return int(self._one("SELECT count(*) FROM deliveries WHERE verdict = 'new'"))

@@ -77,7 +77,6 @@ class Writer:
         self._records: deque[Pending] = deque()
         self._work: deque[Work] = deque()
         self._connection: Connection | None = None
-        self._tx: SqliteTx | None = None
         self._closing = False
         self._wrote = False
         """Whether the last transaction changed a row."""
@@ -91,7 +90,6 @@ class Writer:
     def start(self, connection: Connection) -> None:
         """Take over an open connection and begin."""
         self._connection = connection
-        self._tx = SqliteTx(connection)
         self._thread.start()
 
     def put(self, item: Pending | Work) -> None:
@@ -179,11 +177,13 @@ class Writer:
 
     def transact(self, work: Callable[[Tx], Any]) -> Any:
         """Run `work` in one transaction. Only on the writer's thread; raises what SQLite raises, rolled back."""
-        connection, tx = self._open()
+        connection = self._open()
+        tx = SqliteTx(connection)
         changes = connection.total_changes
         try:
             connection.execute("BEGIN IMMEDIATE")
             value = work(tx)
+            tx.flush()
             connection.execute("COMMIT")
         except BaseException as error:
             self._roll_back(connection, error)
@@ -194,11 +194,10 @@ class Writer:
         self._wrote = connection.total_changes != changes
         return value
 
-    def _open(self) -> tuple[Connection, SqliteTx]:
-        if self._connection is None or self._tx is None:
+    def _open(self) -> Connection:
+        if self._connection is None:
             self._connection = driver.open_writer(self._path)
-            self._tx = SqliteTx(self._connection)
-        return self._connection, self._tx
+        return self._connection
 
     def _roll_back(self, connection: Connection, error: BaseException) -> None:
         broken = isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError)
@@ -209,7 +208,7 @@ class Writer:
             broken = True
         if broken and not is_locked(error):
             # After an I/O error what the connection holds in memory is not to be trusted: begin with a new one.
-            self._connection, self._tx = None, None
+            self._connection = None
             try:
                 connection.close()
             except sqlite3.Error as close_error:
