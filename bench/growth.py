@@ -22,6 +22,7 @@ from receiver.clock import SystemClock
 from receiver.config import load as load_settings
 from receiver.store import look
 from receiver.store.sqlite import jobs
+from receiver.store.sqlite.jobrows import job_of
 
 PAGE_JOBS = 100
 SETTLED = 4
@@ -91,7 +92,7 @@ def _due_ms(folder: Path) -> list[float]:
     """The question of the sweep for what is due, with 100 due among all."""
     due = clock.text(SystemClock().now() + 86_400.0 * 2)
     with record.reading(folder) as connection:
-        return _timed_ms(lambda: [jobs.job_of(row) for row in connection.execute(jobs.DUE, (SOURCE, due, 100, 0))])
+        return _timed_ms(lambda: [job_of(row) for row in connection.execute(jobs.DUE, (SOURCE, due, 100, 0))])
 
 
 def _status_ms(folder: Path) -> list[float]:

@@ -135,7 +135,7 @@ def _same(field: str, given: Any, kept: Any) -> bool:
 
 
 def _welcome(tx: Tx, job: Job) -> None:
-    tx.deliveries.unhold(job.source, [job.job_id] + ([job.alias] if job.alias else []))
+    tx.deliveries.welcome(job.source, [job.job_id] + ([job.alias] if job.alias else []))
 
 
 def pick_up(tx: Tx, job: Job, source: SourceSettings, now: float) -> None:

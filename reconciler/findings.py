@@ -134,7 +134,7 @@ class Judge:
             refs={**(finding.refs or {}), **(job.refs or {})} or None,
         )
         if learned.alias != job.alias and learned.alias is not None:
-            tx.deliveries.unhold(job.source, [learned.alias])  # it was held under the id we did not know
+            tx.deliveries.welcome(job.source, [learned.alias])  # it was held under the id we did not know
         if learned.modality != job.modality and job.state is JobState.PENDING:
             timed = registrar.schedule(learned, self.source, now)
             learned = learned.with_(deadline_at=timed.deadline_at)  # the modality sets the timeouts

@@ -61,6 +61,10 @@ class Deliveries(Protocol):
         """Make held deliveries of these job ids `new` again, to be read once more. Answers how many."""
         ...
 
+    def welcome(self, source: str, job_ids: Sequence[str]) -> None:
+        """`unhold` for whoever need not know how many, when their job has come on record."""
+        ...
+
     def count_held(self, source: str) -> int:
         """How many deliveries of a source wait for the registration of their job."""
         ...

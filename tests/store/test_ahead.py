@@ -88,6 +88,65 @@ def test_a_job_changed_after_it_was_read_ahead_is_found_as_it_is_now(store: Stor
     ]
 
 
+@pytest.mark.parametrize("count", MANY)
+def test_many_jobs_found_absent_are_put_on_record_and_changed_like_one(store: Store, count: int) -> None:
+    """New jobs and known ones, mixed: each stands as itself, and a second one of the same id or alias is refused."""
+    known = jobs(count)[::2]
+    add_jobs(store, *known, job("other", alias="x1"))
+
+    def work(tx: Tx) -> tuple[list[bool], bool, bool, Job | None]:
+        tx.jobs.look_ahead([(SOURCE, each.job_id) for each in jobs(count)] + [(SOURCE, "x1"), (SOURCE, "new alias")])
+        added = []
+        for each in jobs(count):
+            found = tx.jobs.find(SOURCE, each.job_id)
+            if found is None:
+                added.append(tx.jobs.add(each))
+                found = each
+            tx.jobs.change(found, ended(found))
+        again = tx.jobs.add(jobs(count)[-1])
+        taken = tx.jobs.add(job("late", alias="x1"))
+        tx.jobs.add(job("fresh", alias="new alias"))
+        return added, again, taken, tx.jobs.find(SOURCE, "new alias")
+
+    assert store.write_sync(work) == ([True] * (count // 2), False, False, job("fresh", alias="new alias"))
+    assert [find(store, each.job_id) for each in jobs(count)] == [ended(each) for each in jobs(count)]
+    tallies = store.read_sync(lambda view: view.tallies())
+    assert (tallies["jobs", SOURCE, "completed"], tallies["jobs", SOURCE, "pending"]) == (count, 2)
+
+
+def test_an_id_found_absent_is_found_once_it_is_there(store: Store) -> None:
+    """Under its id and under an alias learned later."""
+    add_jobs(store, job("a"))
+
+    def work(tx: Tx) -> list[str | None]:
+        tx.jobs.look_ahead([(SOURCE, "b"), (SOURCE, "y"), (SOURCE, "z")])
+        before = [tx.jobs.find(SOURCE, each) for each in ("b", "y", "z")]
+        assert before == [None, None, None]
+        tx.jobs.add(job("b"))
+        tx.jobs.change(job("a"), job("a", alias="y"))
+        found = [tx.jobs.find(SOURCE, each) for each in ("b", "y", "z")]
+        return [each.job_id if each else None for each in found]
+
+    assert store.write_sync(work) == ["b", "a", None]
+
+
+def test_held_deliveries_are_welcomed_after_they_were_held(store: Store) -> None:
+    """Whatever waits for its statement: the verdict first, then the job that undoes it."""
+    one, other = delivery(store), delivery(store)
+    store.write_sync(lambda tx: tx.deliveries.add([one, other]))
+
+    def work(tx: Tx) -> None:
+        tx.deliveries.welcome(SOURCE, ["j9"])
+        tx.deliveries.conclude(replace(one, job_id="j1"), Verdict.HELD, None)
+        tx.deliveries.conclude(replace(other, job_id="j2"), Verdict.HELD, None)
+        tx.deliveries.welcome(SOURCE, ["j1", "a1"])
+
+    store.write_sync(work)
+    assert [store.write_sync(lambda tx, each=each: tx.deliveries.get(each.id)) for each in (one, other)] == [  # type: ignore[misc]
+        replace(one, job_id="j1"), replace(other, job_id="j2", verdict=Verdict.HELD),
+    ]  # fmt: skip
+
+
 def test_an_alias_that_another_job_holds_spoils_no_other_change(store: Store) -> None:
     """The rest of that change still stands, and so do the others."""
     add_jobs(store, job("a", alias="x"), job("b"), job("c"))

@@ -12,7 +12,7 @@ from receiver.records import Delivery, DeliveryId, Headers
 from receiver.states import Verdict
 from receiver.store.sqlite.driver import Connection, Row, sqlite3
 from receiver.store.sqlite.gathering import Gathering, packed, sizes, values
-from receiver.store.sqlite.jobs import instant_or_none
+from receiver.store.sqlite.jobrows import instant_or_none
 
 COLUMNS = "id, source, received_at, remote, headers, body, body_sha256, verdict, reason, event, event_key, job_id"
 
@@ -61,6 +61,16 @@ def conclude(rows: int) -> str:
         "UPDATE deliveries SET verdict = told.column2, reason = told.column3, event = told.column4,"
         " event_key = told.column5, job_id = told.column6"
         f" FROM ({values(rows, 6)}) AS told WHERE deliveries.id = told.column1 AND verdict = 'new'"
+    )
+
+
+@lru_cache
+def unhold(rows: int) -> str:
+    """Make the held deliveries of so many jobs unread again."""
+    return (
+        f"WITH known (source, job_id) AS ({values(rows, 2)}) UPDATE deliveries SET verdict = 'new', reason = NULL"
+        " FROM known WHERE deliveries.verdict = 'held' AND deliveries.source = known.source"
+        " AND deliveries.job_id = known.job_id"
     )
 
 
@@ -233,14 +243,11 @@ class SqliteDeliveries:
         )
 
     def unhold(self, source: str, job_ids: Sequence[str]) -> int:
-        return sum(
-            self._c.execute(
-                "UPDATE deliveries SET verdict = 'new', reason = NULL"
-                " WHERE verdict = 'held' AND source = ? AND job_id = ?",
-                (source, job_id),
-            ).rowcount
-            for job_id in job_ids
-        )
+        return sum(self._c.execute(unhold(1), (source, job_id)).rowcount for job_id in job_ids)
+
+    def welcome(self, source: str, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            self._c.put(unhold, (source, job_id), last=True)
 
     def count_held(self, source: str) -> int:
         row = self._c.execute(

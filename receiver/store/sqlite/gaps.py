@@ -7,7 +7,7 @@ from receiver.records import Delivery, DeliveryId, DeliveryRecord
 from receiver.store.sqlite.deliveries import delivery_of
 from receiver.store.sqlite.driver import Connection, Row
 from receiver.store.sqlite.gathering import Runs
-from receiver.store.sqlite.jobs import instant_or_none
+from receiver.store.sqlite.jobrows import instant_or_none
 
 GAPS = """
 CREATE TABLE delivery_gaps (

@@ -61,22 +61,35 @@ def packed(runs: Runs, columns: str, rest: str, given: Sequence[Any]) -> list[li
 class Gathering:
     """A connection, for the length of one transaction, that lets rows wait for their like."""
 
-    __slots__ = ("_c", "_guarded", "_keys", "_waiting")
+    __slots__ = ("_c", "_guarded", "_keys", "_order", "_waiting")
 
     def __init__(self, connection: Connection) -> None:
         self._c = connection
         self._waiting: dict[Statement, list[Row]] = {}
+        self._order: dict[Statement, int] = {}
         self._guarded: set[Statement] = set()
         self._keys: set[Hashable] = set()
 
-    def put(self, statement: Statement, row: Row, key: Hashable = None, *, guarded: bool = False) -> None:
-        """Let a row wait. Two with one key never share a statement; a guarded one must change exactly one row."""
+    def put(
+        self,
+        statement: Statement,
+        row: Row,
+        key: Hashable = None,
+        *,
+        guarded: bool = False,
+        first: bool = False,
+        last: bool = False,
+    ) -> None:
+        """Let a row wait. Two with one key never share a statement; a guarded one must change exactly one row. What is
+        put `first` is written before all others, so that they find it, and what is put `last` after them."""
         if key is not None:
             if key in self._keys:
                 self.flush()
             self._keys.add(key)
         if guarded:
             self._guarded.add(statement)
+        if first or last:
+            self._order[statement] = -1 if first else 1
         self._waiting.setdefault(statement, []).append(row)
 
     def flush(self) -> None:
@@ -84,7 +97,8 @@ class Gathering:
         waiting, self._waiting = self._waiting, {}
         guarded, self._guarded = self._guarded, set()
         self._keys.clear()
-        for statement, rows in waiting.items():
+        for statement in sorted(waiting, key=lambda each: self._order.get(each, 0)):
+            rows = waiting[statement]
             written = at = 0
             for size in sizes(len(rows)):
                 values = [value for row in rows[at : at + size] for value in row]

@@ -1,28 +1,14 @@
 """Statements over `jobs`, `job_history` and `polls`."""
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any
 
-import structlog
-
-from receiver import clock, jsontext
+from receiver import clock
 from receiver.records import HistoryEntry, Job, Poll
-from receiver.states import By, Evidence, JobState, Reason
-from receiver.store.sqlite.driver import Row, sqlite3
+from receiver.store.sqlite.driver import sqlite3
 from receiver.store.sqlite.gathering import Gathering, Runs, Statement, packed, sizes, values
-
-log = structlog.get_logger("holdfast.store")
-
-FIELDS = (
-    "source", "job_id", "alias", "modality", "state", "reason", "decided_by", "provider_status", "submitted_at",
-    "registered_at", "next_poll_at", "deadline_at", "settled_at", "polls", "last_error", "result", "refs", "metadata",
-    "poll_url", "evidence", "revision", "registered_by", "asked_at", "not_before", "wait_s", "misses", "first_miss_at",
-    "late_polls", "last_message_id", "remaining_s",
-)  # fmt: skip
-COLUMNS = ", ".join(FIELDS)
+from receiver.store.sqlite.jobrows import COLUMNS, FIELDS, changed_fields, instant_or_none, jobs_of, values_of
 
 # Due order is the order of the index; the key makes it total, so that a page never starves its tail.
 DUE = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND next_poll_at <= ? ORDER BY next_poll_at LIMIT ? OFFSET ?"
@@ -35,12 +21,6 @@ OPEN = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND state = 'pending' ORDER
 NEXT_DUE = "SELECT min(next_poll_at) FROM jobs WHERE source = ? AND next_poll_at IS NOT NULL"
 BY_ID = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND job_id = ?"
 BY_ALIAS = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND alias = ?"
-INSERT = f"INSERT OR IGNORE INTO jobs ({COLUMNS}, scheduled) VALUES ({', '.join('?' * len(FIELDS))}, 1)"
-_OF = attrgetter(*FIELDS)
-_EVIDENCE = {int(each): each for each in Evidence}
-_STRONGEST = max(Evidence)
-_NOT_COMPARED = frozenset(("result", "metadata"))
-"""Numbers that are equal may have been written differently, so these are the same only when nobody touched them."""
 _SCHEDULES = frozenset(("state", "next_poll_at", "deadline_at"))
 
 
@@ -53,6 +33,12 @@ def change_of(fields: tuple[str, ...]) -> str:
         written.append("scheduled = 1")
     columns = ", ".join(written or ["polls = polls"])
     return f"UPDATE jobs SET {columns} WHERE source = ? AND job_id = ? AND state = ? AND revision = ?"
+
+
+@lru_cache
+def insert(rows: int) -> str:
+    """Put so many jobs on record."""
+    return f"INSERT OR IGNORE INTO jobs ({COLUMNS}, scheduled) {values(rows, len(FIELDS) + 1)}"
 
 
 @lru_cache(maxsize=256)
@@ -72,106 +58,6 @@ def changes_of(fields: tuple[str, ...]) -> Statement:
         )
 
     return statement
-
-
-def changed_fields(old: Job, new: Job) -> tuple[str, ...]:
-    """The columns in which two states of one job differ."""
-    return tuple(
-        field
-        for field, before, after in zip(FIELDS[2:], _OF(old)[2:], _OF(new)[2:], strict=True)
-        if before is not after and (field in _NOT_COMPARED or before != after)
-    )
-
-
-def _text(instant: float | None) -> str | None:
-    return None if instant is None else clock.text(instant)
-
-
-def instant_or_none(written: str | None) -> float | None:
-    """An instant from a column anybody may have written: what is no time is no fact."""
-    if written is None:
-        return None
-    try:
-        return clock.instant(written)
-    except (ValueError, OverflowError):
-        return None
-
-
-def json_or_none(written: str | None) -> Any:
-    """A JSON column parsed; text that is not JSON stays text (anybody may write the table)."""
-    if written is None:
-        return None
-    try:
-        return json.loads(written)
-    except (ValueError, RecursionError):
-        return written
-
-
-_WRITTEN: dict[str, Callable[[Any], Any]] = {
-    "state": lambda state: state.value,
-    "reason": lambda reason: reason.value if reason else None,
-    "decided_by": lambda by: by.value if by else None,
-    "evidence": int,
-    **dict.fromkeys(
-        ("submitted_at", "registered_at", "next_poll_at", "deadline_at", "settled_at", "asked_at", "not_before",
-         "first_miss_at"), _text,
-    ),
-    **dict.fromkeys(("result", "refs", "metadata"), lambda value: None if value is None else jsontext.dump(value)),
-}  # fmt: skip
-"""How a field becomes its column; the others are written as they are."""
-
-
-def values_of(job: Job, fields: Sequence[str] = FIELDS) -> Row:
-    """A job as the values of these columns."""
-    return tuple(_WRITTEN[field](getattr(job, field)) if field in _WRITTEN else getattr(job, field) for field in fields)
-
-
-def job_of(row: Sequence[Any]) -> Job:
-    """A job from FIELDS."""
-    refs = json_or_none(row[16])
-    return Job(
-        source=row[0],
-        job_id=row[1],
-        alias=row[2],
-        modality=row[3],
-        state=JobState(row[4]),
-        reason=Reason(row[5]) if row[5] else None,
-        decided_by=By(row[6]) if row[6] else None,
-        provider_status=row[7],
-        submitted_at=instant_or_none(row[8]),
-        registered_at=instant_or_none(row[9]) or 0.0,
-        next_poll_at=instant_or_none(row[10]),
-        deadline_at=instant_or_none(row[11]),
-        settled_at=instant_or_none(row[12]),
-        polls=row[13],
-        last_error=row[14],
-        result=json_or_none(row[15]),
-        refs=refs if isinstance(refs, dict) else None,
-        metadata=json_or_none(row[17]),
-        poll_url=row[18],
-        evidence=_EVIDENCE.get(row[19]) or Evidence(min(max(row[19], 0), _STRONGEST)),
-        revision=row[20],
-        registered_by=row[21],
-        asked_at=instant_or_none(row[22]),
-        not_before=instant_or_none(row[23]),
-        wait_s=row[24],
-        misses=row[25],
-        first_miss_at=instant_or_none(row[26]),
-        late_polls=row[27],
-        last_message_id=row[28],
-        remaining_s=row[29],
-    )
-
-
-def jobs_of(rows: Iterable[Sequence[Any]]) -> list[Job]:
-    """Jobs from FIELDS. One that a flipped bit made unreadable is left out: it must not hold up the others."""
-    found = []
-    for row in rows:
-        try:
-            found.append(job_of(row))
-        except (ValueError, TypeError) as error:
-            log.error("store.job_unreadable", source=row[0], job=row[1], why=str(error), todo="run `holdfast check`")
-    return found
 
 
 @lru_cache
@@ -201,6 +87,8 @@ class SqliteJobs:
         """Read ahead and not handed out yet."""
         self._handed: dict[int, Job] = {}
         """Handed out of those, by identity: nobody else changes them while this transaction runs."""
+        self._absent: set[tuple[str, str]] = set()
+        """Ids that are no job's, neither as its id nor as its alias."""
 
     def _many(self, statement: str, *values: Any) -> list[Job]:
         return jobs_of(self._c.execute(statement, values))
@@ -210,6 +98,8 @@ class SqliteJobs:
         if ahead is not None:
             self._handed[id(ahead)] = ahead
             return ahead
+        if (source, any_id) in self._absent:
+            return None
         found = self._many(BY_ID, source, any_id) or self._many(BY_ALIAS, source, any_id)
         return found[0] if found else None
 
@@ -223,9 +113,30 @@ class SqliteJobs:
             found = jobs_of(packed(self._c, COLUMNS, f"{asked} ON {same}", given))
             self._ahead.update(((job.source, job.job_id), job) for job in found)
             at += size
+        self._look_for_absent([key for key in wanted if key not in self._ahead])
+
+    def _look_for_absent(self, unknown: Sequence[tuple[str, str]]) -> None:
+        at, taken = 0, set[tuple[str, str]]()
+        for size in sizes(len(unknown)):
+            asked = f"FROM ({values(size, 2)}) AS asked CROSS JOIN jobs"
+            given = [part for key in unknown[at : at + size] for part in key]
+            for column in ("job_id", "alias"):  # also as an id: a row that cannot be read is there all the same
+                same = f"jobs.source = asked.column1 AND jobs.{column} = asked.column2"
+                found = packed(self._c, f"jobs.source, jobs.{column}", f"{asked} ON {same}", given)
+                taken.update((row[0], row[1]) for row in found)
+            at += size
+        self._absent |= set(unknown) - taken
 
     def add(self, job: Job) -> bool:
-        return bool(self._c.execute(INSERT, values_of(job)).rowcount)
+        ids = {(job.source, each) for each in (job.job_id, job.alias) if each is not None}
+        row = (*values_of(job), 1)
+        if not ids <= self._absent:
+            self._absent -= ids
+            return bool(self._c.execute(insert(1), row).rowcount)
+        self._absent -= ids
+        self._handed[id(job)] = job
+        self._c.put(insert, row, guarded=True, first=True)
+        return True
 
     def change(self, old: Job, new: Job, *, whole: bool = False) -> bool:
         fields = FIELDS[2:] if whole else changed_fields(old, new)
@@ -234,6 +145,7 @@ class SqliteJobs:
             self._c.put(changes_of(fields), row, ("job", old.source, old.job_id), guarded=True)
             return True
         self._ahead.pop((old.source, old.job_id), None)
+        self._absent.discard((old.source, new.alias or ""))
         try:
             return self._change(old, new, fields)
         except sqlite3.IntegrityError:

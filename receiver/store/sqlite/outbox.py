@@ -7,7 +7,7 @@ from receiver import clock
 from receiver.records import Message
 from receiver.store.sqlite.driver import Row
 from receiver.store.sqlite.gathering import Gathering, values
-from receiver.store.sqlite.jobs import instant_or_none
+from receiver.store.sqlite.jobrows import instant_or_none
 
 COLUMNS = (
     "id, source, job_id, type, payload, created_at, supersedes, state, attempts, next_attempt_at, delivered_at,"

@@ -12,7 +12,7 @@ from typing import Any
 from receiver import clock
 from receiver.states import JobState, Reason
 from receiver.store.sqlite.driver import Connection, Row
-from receiver.store.sqlite.jobs import COLUMNS
+from receiver.store.sqlite.jobrows import COLUMNS
 
 NEWEST = f"SELECT rowid, {COLUMNS} FROM jobs WHERE rowid < ? ORDER BY rowid DESC LIMIT ?"
 ALIKE = (

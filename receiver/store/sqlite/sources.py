@@ -7,7 +7,7 @@ from receiver import clock, jsontext
 from receiver.records import SourceState
 from receiver.store.sqlite.gaps import GapRows
 from receiver.store.sqlite.gathering import Runs
-from receiver.store.sqlite.jobs import instant_or_none
+from receiver.store.sqlite.jobrows import instant_or_none
 
 FIELDS = (
     "name", "paused", "fail_streak", "open_until", "not_before", "budget", "budget_at", "asked_at", "answered_at",

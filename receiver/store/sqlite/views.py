@@ -8,7 +8,7 @@ from receiver.records import Delivery, DeliveryId
 from receiver.store.sqlite import deliveries, jobs, outbox
 from receiver.store.sqlite.driver import Connection
 from receiver.store.sqlite.gaps import GapLooks
-from receiver.store.sqlite.jobs import instant_or_none, json_or_none
+from receiver.store.sqlite.jobrows import FIELDS, instant_or_none, json_or_none
 from receiver.store.sqlite.pages import newest_jobs
 from receiver.store.sqlite.statistics import ack_latency_rows, first_id, stats_rows
 
@@ -49,7 +49,7 @@ def delivery_row(row: Sequence[Any]) -> Row:
 
 def job_row(row: Sequence[Any]) -> Row:
     """A job as JSON shows it."""
-    shown = dict(zip(jobs.FIELDS, row, strict=True))
+    shown = dict(zip(FIELDS, row, strict=True))
     for field in ("result", "refs", "metadata"):
         shown[field] = json_or_none(shown[field])
     for field in _HIDDEN:
