@@ -81,7 +81,6 @@ class InlineStore:
         self._connection.execute("PRAGMA synchronous=OFF")  # nobody pulls the plug here; power.py does
         with capture_logs():
             schema.migrate(self._connection)
-        self._tx = SqliteTx(self._connection)
         self.hook: Callable[[], None] = lambda: None
 
     async def write(self, work: Callable[[Any], T]) -> T:
@@ -89,7 +88,9 @@ class InlineStore:
         changes = self._connection.total_changes
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            value = work(self._tx)
+            tx = SqliteTx(self._connection)
+            value = work(tx)
+            tx.flush()
         except BaseException:
             self._connection.execute("ROLLBACK")
             raise
@@ -111,12 +112,16 @@ class InlineStore:
     def rows(self, statement: str, *given: object) -> list[Any]:
         return list(self._connection.execute(statement, given))
 
+    def waiting(self) -> int:
+        """Nothing is ever on its way."""
+        return 0
+
     def source(self, name: str) -> Any:
-        return self._tx.sources.get(name)
+        return SqliteTx(self._connection).sources.get(name)
 
     def forget_waits(self, name: str) -> None:
         """Part of a planted bug."""
-        self._tx.sources.put(replace(self.source(name), not_before=None, open_until=None))
+        SqliteTx(self._connection).sources.put(replace(self.source(name), not_before=None, open_until=None))
 
     def close(self) -> None:
         self._connection.close()

@@ -28,6 +28,11 @@ log = structlog.get_logger("holdfast.interpret")
 TEST_EVENT = "webhook.test"
 """Recorded and told to nobody, whoever sends it (CONTRACT 5)."""
 BATCH = 128
+"""Deliveries of one transaction; half of them and more share the price of its sync."""
+SHORT_BATCH = 32
+"""The same while deliveries wait at the door: they wait for this transaction too, and are to be acknowledged first."""
+CROWD = 8
+"""So many waiting at the door are a crowd."""
 BATCH_BYTES = 4 << 20
 
 
@@ -85,11 +90,12 @@ class Interpreter:
         self._clock = clock
         self._wake = wake
 
-    async def run_once(self, limit: int = BATCH) -> int:
-        """Interpret up to `limit` deliveries; answers how many were there. Raises StoreUnavailable."""
+    async def run_once(self) -> bool:
+        """Interpret a batch of deliveries; answers whether there may be more. Raises StoreUnavailable."""
+        limit = SHORT_BATCH if self._store.waiting() > CROWD else BATCH
         batch = await self._store.read(lambda view: self._understand(view, limit))
         if not batch:
-            return 0
+            return False
         now = self._clock.now()
         try:
             urged = await self._store.write(lambda tx: self._decide_all(tx, batch, now))
@@ -98,12 +104,12 @@ class Interpreter:
         except Exception as error:  # noqa: BLE001 - whatever one delivery does, the others go on
             if len(batch) == 1:
                 await self._give_up(batch[0], error)
-                return 1
+                return True
             urged = [await self._decide_alone(each, now) for each in batch]  # one spoils it: the others do not wait
         for job in urged:  # after the commit and on the caller's thread: whoever is woken looks at the record
             if job is not None:
                 self._wake(job.source, job.job_id)
-        return len(batch)
+        return True
 
     async def _decide_alone(self, each: Understood, now: float) -> Job | None:
         try:

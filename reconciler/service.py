@@ -15,7 +15,7 @@ import structlog
 from receiver import timetable
 from receiver.clock import Clock
 from receiver.errors import StoreUnavailable
-from receiver.interpret import BATCH, Interpreter
+from receiver.interpret import Interpreter
 from receiver.ledger import Ledger
 from receiver.records import Job
 from receiver.settings import AppSettings, Settings
@@ -155,9 +155,8 @@ class Reconciler:
             await bell.wait(self.dispatch.rest_s(LOOK_S) if name == "dispatch" else LOOK_S)
 
     async def _interpret_all(self) -> None:
-        read = BATCH
-        while not self._stopping and read >= BATCH // 2:
-            read = await self.interpreter.run_once()
+        while not self._stopping and await self.interpreter.run_once():
+            pass
 
     async def _tell_all(self) -> None:
         if not self._stopping:

@@ -279,6 +279,10 @@ class Store(Protocol):
         durable or with why it is not. Raises StoreUnavailable when it cannot even be queued."""
         ...
 
+    def waiting(self) -> int:
+        """How many deliveries are on their way to the disk now."""
+        ...
+
     async def record(self, delivery: Delivery) -> None:
         """Keep a delivery. When this returns it survives kill -9, and power loss as far as the disk keeps its word.
         Raises StoreUnavailable when neither the database nor the spill journal took it."""

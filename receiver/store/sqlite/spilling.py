@@ -58,6 +58,11 @@ class Spiller:
         if first:
             self._wake.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many deliveries nobody has answered yet."""
+        return len(self._waiting)
+
     def settle(self, group: Sequence[Pending]) -> list[Pending]:
         """Somebody is about to answer deliveries: those of them that nobody answered before, and nobody else may."""
         with self._lock:

@@ -77,9 +77,7 @@ class SqliteStore:
         self._mark = HighWaterMark(options.path.with_name(options.path.name + ".mark"))
         self._marked = self._looked = self._drain_at = 0.0
         self._wal = WalWatch(options.path)
-        self._missing = 0
-        self._recorded = 0
-        self._newest = 0
+        self._missing = self._recorded = self._newest = 0
         self._quarantined: str | None = None
         self._closed = False
         self._writer = Writer(options.path, self._clock, answer=self._answer, on_commit=self._committed)
@@ -160,7 +158,6 @@ class SqliteStore:
         self._writer.close()
         if self._options.keeper:
             self._spiller.close()
-        if self._options.keeper:
             with contextlib.suppress(OSError):
                 self._mark.sync()
 
@@ -185,6 +182,9 @@ class SqliteStore:
         self._spiller.watch(pending)
         self._writer.put(pending)
         self._look_in_time()
+
+    def waiting(self) -> int:
+        return self._spiller.waiting
 
     def _answer(self, group: Sequence[Pending]) -> None:
         for pending in self._spiller.settle(group):
