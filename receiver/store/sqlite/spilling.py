@@ -1,7 +1,7 @@
 """Takes over deliveries that the database did not take in time: writes them to the spill journal and answers them.
 
 Its own thread, because the writer may be stuck inside a sync that does not return. It looks at the oldest delivery
-nobody has answered; once that is older than `spill_after_s` (at once, while commits are known to fail) everything that
+nobody has answered; before that is `spill_after_s` old (at once, from then until a commit works again) everything that
 waits goes to the journal in one sync. The writer drains the journal when the database takes commits again.
 """
 
@@ -18,24 +18,37 @@ from receiver.store.sqlite.writer import Pending
 log = structlog.get_logger("holdfast.store")
 
 _GROUP_S = 0.02
-"""While commits fail, deliveries are gathered this long so that one sync covers them."""
+"""Until a commit works again, deliveries are gathered this long so that one sync covers them."""
+_EARLY = 0.8
+"""Part of `spill_after_s` after which a delivery is taken over: the journal's own sync is to end in time, too."""
+_FAILED_S = 0.25
+"""What a delivery waits when a commit has failed already: somebody holding the file for a moment is waited for."""
 
 
 class Spiller:
     """Watches deliveries until somebody answers them. Every method may be called from any thread."""
 
     def __init__(
-        self, journal: SpillJournal, clock: Clock, spill_after_s: float, failing: Callable[[], str | None]
+        self,
+        journal: SpillJournal,
+        clock: Clock,
+        spill_after_s: float,
+        *,
+        failing: Callable[[], str | None],
+        commits: Callable[[], int],
     ) -> None:
+        """`failing`: why the last commit did not work, if so. `commits`: how many have worked."""
         self._journal = journal
         self._clock = clock
-        self._after_s = spill_after_s
+        self._after_s = spill_after_s * _EARLY
         self._failing = failing
+        self._commits = commits
+        self._stuck_at = -1
+        """How many commits had worked when deliveries were taken over last."""
         self._waiting: dict[int, Pending] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
-        self._stuck_until = 0.0
         self.waiting_bytes = 0
         self._thread = threading.Thread(target=self._run, name="holdfast-spill", daemon=True)
 
@@ -90,17 +103,18 @@ class Spiller:
             oldest = next(iter(self._waiting.values()), None)
         if oldest is None:
             return None
-        now = self._clock.monotonic()
-        stuck = self._failing() is not None and now < self._stuck_until
-        patience_s = _GROUP_S if stuck else self._after_s
-        age_s = now - oldest.since
+        commits = self._commits()
+        if commits == self._stuck_at:
+            patience_s = _GROUP_S  # a database that took nothing a moment ago is not waited for again
+        else:
+            patience_s = self._after_s if self._failing() is None else min(self._after_s, _FAILED_S)
+        age_s = self._clock.monotonic() - oldest.since
         if age_s < patience_s:
             return min(patience_s - age_s, 0.05)
         with self._lock:
             group = list(self._waiting.values())
+        self._stuck_at = commits
         self._spill(group)
-        # A database that failed a moment ago is not waited for again: the next deliveries go to the journal at once.
-        self._stuck_until = self._clock.monotonic() + 60.0
         return 0.0 if self._waiting else None
 
     def _spill(self, group: list[Pending]) -> None:

@@ -26,6 +26,7 @@ from receiver.store.sqlite.boot import BootReport, inspect
 from receiver.store.sqlite.driver import Connection, sqlite3
 from receiver.store.sqlite.filesystem import file_system
 from receiver.store.sqlite.maintenance import copy_to
+from receiver.store.sqlite.outcomes import tell
 from receiver.store.sqlite.salvage import salvage, waiting
 from receiver.store.sqlite.spilling import Spiller
 from receiver.store.sqlite.stock import take_stock
@@ -81,7 +82,13 @@ class SqliteStore:
         self._quarantined: str | None = None
         self._closed = False
         self._writer = Writer(options.path, self._clock, answer=self._answer, on_commit=self._committed)
-        self._spiller = Spiller(self._journal, self._clock, options.spill_after_s, lambda: self._writer.failing)
+        self._spiller = Spiller(
+            self._journal,
+            self._clock,
+            options.spill_after_s,
+            failing=lambda: self._writer.failing,
+            commits=lambda: self._writer.commits,
+        )
         self._open()
 
     # -- start and stop -----------------------------------------------------------------------------------------
@@ -193,7 +200,7 @@ class SqliteStore:
     async def record(self, delivery: Delivery) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self.submit(delivery, lambda error: _tell(loop, future, None, error))
+        self.submit(delivery, lambda error: tell(loop, future, None, error))
         await future
 
     def record_sync(self, delivery: Delivery) -> None:
@@ -207,7 +214,7 @@ class SqliteStore:
     async def write(self, work: Callable[[Tx], T]) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put_work(work, lambda value, error: _tell(loop, future, value, error))
+        self._put_work(work, lambda value, error: tell(loop, future, value, error))
         return await future
 
     def write_sync(self, work: Callable[[Tx], T]) -> T:
@@ -324,23 +331,6 @@ class SqliteStore:
 
     def backup(self, path: str, progress: Callable[[int, int], None] | None = None) -> None:
         copy_to(self._options.path, path, progress)
-
-
-def _tell(
-    loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]", value: Any, error: BaseException | None
-) -> None:
-    """Hand an outcome to its event loop, if that still runs: the writer must outlive whoever asked."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(_resolve, future, value, error)
-
-
-def _resolve(future: "asyncio.Future[Any]", value: Any, error: BaseException | None) -> None:
-    if future.done():  # the caller stopped waiting; what was committed stays committed
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(value)
 
 
 def _size(path: Path) -> int:

@@ -83,6 +83,8 @@ class Writer:
         self.failing: str | None = None
         """Why the last commit did not work; None while commits work. Read by the spill thread and by /readyz."""
         self.failing_since: float | None = None
+        self.commits = 0
+        """How many transactions have worked."""
         self.on_idle: Callable[[], None] = lambda: None
         """Called on the writer's thread when nothing waits (draining the spill, syncing the mark)."""
         self._thread = threading.Thread(target=self._run, name="holdfast-writer", daemon=True)
@@ -185,6 +187,7 @@ class Writer:
             value = work(tx)
             tx.flush()
             connection.execute("COMMIT")
+            self.commits += 1
         except BaseException as error:
             self._roll_back(connection, error)
             raise
