@@ -38,7 +38,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "python_multipart": PLAY,
     "rich": ("holdfast/cli/",),
     "sqlite3": ("receiver/store/sqlite/driver.py",),
-    "sqlite_utils": ("receiver/store/sqlite/schema.py",),
+    "sqlite_utils": ("receiver/store/sqlite/steps.py",),
     "starlette": ("reconciler/api/", *PLAY),
     "structlog": EVERYWHERE,
     "uvicorn": ("receiver/server.py", "receiver/guard.py", "receiver/exchange.py", *PLAY),

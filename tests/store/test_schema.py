@@ -12,7 +12,7 @@ from receiver import clock as clocks
 from receiver.errors import StoreUnavailable
 from receiver.states import Verdict
 from receiver.store.base import Store, Tx
-from receiver.store.sqlite import driver, schema
+from receiver.store.sqlite import driver, schema, steps
 from receiver.store.sqlite.driver import Connection
 from tests.store.rows import SOURCE, add_jobs, add_messages, delivery, ended, failed, job, message
 from tests.support import START, run_python
@@ -161,6 +161,7 @@ def test_migrating_again_changes_nothing(fast_folder: Path) -> None:
         connection.close()
 
     assert applied == [schema.KNOWN, []]
+    assert [each.name for each in steps.migrations.pending(steps.Database(memory=True))] == schema.KNOWN
     assert catalogues[0] == catalogues[1]
 
 
@@ -173,7 +174,7 @@ def test_a_step_that_fails_leaves_nothing(fast_folder: Path, monkeypatch: pytest
         raise RuntimeError("the power goes")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema.migrations, "apply", broken)
+        patch.setattr(steps.migrations, "apply", broken)
         with pytest.raises(RuntimeError, match="the power goes"):
             schema.migrate(connection)
     assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'half'").fetchall() == []

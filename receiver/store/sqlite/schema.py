@@ -1,17 +1,12 @@
-"""The tables, as numbered steps. The schema is a public interface (CONTRACT 9): columns are added, never changed.
+"""The tables and the way to them. The schema is a public interface (CONTRACT 9): columns are added, never changed.
 
-sqlite-utils keeps the record of applied steps; it computes what is pending outside any lock, so `migrate` wraps it in
-BEGIN IMMEDIATE (two processes starting together would otherwise race).
+The steps are in `steps.py`. sqlite-utils keeps the record of those applied; it computes what is pending outside any
+lock, so `migrate` wraps it in BEGIN IMMEDIATE (two processes starting together would otherwise race).
 """
 
-from sqlite_utils import Database, Migrations
-
 from receiver.errors import StoreUnavailable
-from receiver.store.sqlite.driver import FOREIGN, Connection, is_foreign, sqlite3
-from receiver.store.sqlite.gaps import GAPS
-from receiver.store.sqlite.schema_views import NOW, PLAINER_VIEWS, VIEWS
-
-migrations = Migrations("holdfast")
+from receiver.store.sqlite.driver import FOREIGN, Connection, is_foreign
+from receiver.store.sqlite.schema_views import NOW
 
 DELIVERIES = """
 CREATE TABLE deliveries (
@@ -237,46 +232,8 @@ END;
 """
 
 
-@migrations()
-def m0001_the_record(db: Database) -> None:
-    """The first schema."""
-    for script in (DELIVERIES, JOBS, OUTBOX, TALLIES, VIEWS):
-        for statement in statements(script):
-            db.conn.execute(statement)
-
-
-@migrations()
-def m0002_plainer_views(db: Database) -> None:
-    """Every row of every view can be read by everybody; rescued means that no webhook came."""
-    for statement in statements(PLAINER_VIEWS):
-        db.conn.execute(statement)
-
-
-@migrations()
-def m0003_missed_deliveries(db: Database) -> None:
-    """What a provider's own log tells of and what never arrived."""
-    for statement in statements(GAPS):
-        db.conn.execute(statement)
-
-
-@migrations()
-def m0004_due_by_source(db: Database) -> None:
-    """The backlog of an application that is down is not walked over for another's messages."""
-    db.conn.execute("CREATE INDEX outbox_due_of ON outbox (source, next_attempt_at, seq) WHERE state = 'pending'")
-
-
-def statements(script: str) -> list[str]:
-    """Split a script; `executescript` would commit the transaction that a migration runs in."""
-    found, current = [], ""
-    for line in script.splitlines(keepends=True):
-        current += line
-        if sqlite3.complete_statement(current):
-            found.append(current.strip())
-            current = ""
-    return found
-
-
-KNOWN = [migration.name for migration in migrations.pending(Database(memory=True))]
+KNOWN = ["m0001_the_record", "m0002_plainer_views", "m0003_missed_deliveries", "m0004_due_by_source"]
+"""The names of the steps in `steps.py`, oldest first: a start that finds them all applied need not load the library."""
 
 
 def _is_up(connection: Connection) -> bool:
@@ -300,6 +257,8 @@ def migrate(connection: Connection) -> list[str]:
     the file was written by a newer version."""
     if _is_up(connection):
         return []  # nobody is waited for: a start must not depend on whoever holds the database now
+    from receiver.store.sqlite.steps import Database, migrations
+
     database = Database(connection, execute_plugins=False)
     connection.execute("BEGIN IMMEDIATE")
     try:
