@@ -68,9 +68,9 @@ def conclude(rows: int) -> str:
 def unhold(rows: int) -> str:
     """Make the held deliveries of so many jobs unread again."""
     return (
-        f"WITH known (source, job_id) AS ({values(rows, 2)}) UPDATE deliveries SET verdict = 'new', reason = NULL"
-        " FROM known WHERE deliveries.verdict = 'held' AND deliveries.source = known.source"
-        " AND deliveries.job_id = known.job_id"
+        f"UPDATE deliveries SET verdict = 'new', reason = NULL FROM ({values(rows, 2)}) AS known"
+        " WHERE deliveries.verdict = 'held' AND deliveries.source = known.column1"
+        " AND deliveries.job_id = known.column2"
     )
 
 

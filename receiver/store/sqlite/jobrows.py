@@ -21,6 +21,11 @@ FIELDS = (
     "late_polls", "last_message_id", "remaining_s",
 )  # fmt: skip
 COLUMNS = ", ".join(FIELDS)
+_REALS = ("wait_s", "remaining_s")
+PACKED = ", ".join(
+    f"iif({field} IS NULL, NULL, json(printf('%!.17g', {field})))" if field in _REALS else field for field in FIELDS
+)
+"""COLUMNS for `packed`: SQLite before 3.43 writes a number into JSON with fifteen digits."""
 _OF = attrgetter(*FIELDS)
 _EVIDENCE = {int(each): each for each in Evidence}
 _STRONGEST = max(Evidence)

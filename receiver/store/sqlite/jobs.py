@@ -8,7 +8,7 @@ from receiver import clock
 from receiver.records import HistoryEntry, Job, Poll
 from receiver.store.sqlite.driver import sqlite3
 from receiver.store.sqlite.gathering import Gathering, Runs, Statement, packed, sizes, values
-from receiver.store.sqlite.jobrows import COLUMNS, FIELDS, changed_fields, instant_or_none, jobs_of, values_of
+from receiver.store.sqlite.jobrows import COLUMNS, FIELDS, PACKED, changed_fields, instant_or_none, jobs_of, values_of
 
 # Due order is the order of the index; the key makes it total, so that a page never starves its tail.
 DUE = f"SELECT {COLUMNS} FROM jobs WHERE source = ? AND next_poll_at <= ? ORDER BY next_poll_at LIMIT ? OFFSET ?"
@@ -110,7 +110,7 @@ class SqliteJobs:
             asked = f"FROM ({values(size, 2)}) AS asked CROSS JOIN jobs"
             same = "jobs.source = asked.column1 AND jobs.job_id = asked.column2"
             given = [part for key in wanted[at : at + size] for part in key]
-            found = jobs_of(packed(self._c, COLUMNS, f"{asked} ON {same}", given))
+            found = jobs_of(packed(self._c, PACKED, f"{asked} ON {same}", given))
             self._ahead.update(((job.source, job.job_id), job) for job in found)
             at += size
         self._look_for_absent([key for key in wanted if key not in self._ahead])
@@ -162,7 +162,7 @@ class SqliteJobs:
         return self._many(UNSCHEDULED, source, limit)
 
     def due(self, source: str, now: float, limit: int, skip: int = 0) -> list[Job]:
-        rows = packed(self._c, COLUMNS, f"FROM ({DUE})", (source, clock.text(now), limit, skip))
+        rows = packed(self._c, PACKED, f"FROM ({DUE})", (source, clock.text(now), limit, skip))
         return jobs_of(rows)
 
     def open(self, source: str, limit: int) -> list[Job]:
