@@ -104,14 +104,14 @@ def _disks() -> list[Entry]:
         Entry(
             "database locked",
             "a foreign BEGIN EXCLUSIVE under load, then 3 VACUUMs",
-            "refused: 0; first wait ≤ 1.2 s, then ≤ 0.5 s",
+            "refused: 0; first wait ≤ 1 s, then ≤ 0.5 s",
             lambda at: locked.locked(at, 12),
             lambda at: locked.locked(at, 3),
         ),
         *(
             Entry(f"disk stalls, journal {where}", "every sync takes 2 s", must, run, run)
             for where, elsewhere, must in (
-                ("elsewhere", True, "no answer later than 1.5 s; lost: 0, refused: 0"),
+                ("elsewhere", True, "no answer later than 1 s; lost: 0, refused: 0"),
                 ("on the same disk", False, "no answer later than 4.5 s; lost: 0"),
             )
             for run in [partial(locked.stalled, elsewhere=elsewhere)]

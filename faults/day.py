@@ -25,10 +25,9 @@ DAY_S = 86400.0
 OF_A_JOB = 3
 LOOK_S = 5.0
 """The product looks every second; here that is all that would happen all day."""
-CAUGHT_UP_S = {"refuses": 900.0, "is silent": 900.0, "answers 503": 54_000.0 + LOOK_S}
-"""Within this after its return all is told. Who answers is tried by each message's own schedule, whose longest wait is
-`retry_max_s` (12 h) and a quarter; who does not is probed
-with what becomes due (here a new job every 12 minutes at the least), and gets everything at once when it is back."""
+CAUGHT_UP_S = {"refuses": 900.0, "is silent": 900.0, "answers 503": 900.0}
+"""Within this after its return all is told. Who answers is tried by each message's own schedule, who does not is probed
+with what becomes due (here something every few minutes at the least); once it takes one, it gets everything."""
 
 
 class _Application:

@@ -257,6 +257,9 @@ def while_open(folder: Path, *, planted: str = "") -> Result:
             eventually(lambda: "malformed" in process.output or "not a database" in process.output, 20.0)
             since = len(after.ledger.acknowledged)
             eventually(lambda: len(after.ledger.acknowledged) > since + 100, 20.0)
+        ready = product.get("/readyz")
+        says = ready is not None and ready[0] == 503 and "restart" in str(ready[1])
+        result.must(says, f"readyz does not say what to do: {ready}")
         result.figures["noticed after s"] = round(time.monotonic() - damaged_at, 2)
         result.figures |= {"acknowledged after": len(after.ledger.ids), "in the journal": product.spilled()}
         refused = sum(after.ledger.refused.values())

@@ -32,7 +32,13 @@ FACTOR = 5.0
 """Each wait is so much longer than the one before: 5 s, 25 s, 2 min, 10 min, 52 min, 4 h, then 12 h (by default)."""
 JITTER = 0.25
 ANSWERED = "the application answered "
-"""What was told to wait by an answer waits, also when the application was down meanwhile: it may have said how long."""
+"""What was told to wait by an answer waits, also when the application was down meanwhile."""
+ASKED_TO_WAIT = f"{ANSWERED}with a time to wait: "
+"""What the application named a time for waits that long, whatever else it says."""
+FAILED_FROM = 500
+FAILED_FOR_S = 60.0
+"""An application (or the proxy before it) that answers so many jobs (`DOWN_AFTER`) with such a status, for so long and
+none with success between, was not there: when it takes a message again, what was tried meanwhile need not wait on."""
 DOWN_AFTER = 3
 """So many jobs whose calls got no answer, none answered between them: the application is down. One job alone proves
 nothing but its own trouble, and holds up no other."""
@@ -68,6 +74,11 @@ class _Target:
     paused_until: float = 0.0
     back: bool = False
     """It was taken for down and has answered: what waits for it need not wait on."""
+    failed: set[tuple[str, str]] = field(default_factory=set)
+    """Jobs (no more than prove it) that were answered with a failure of its own since its last success."""
+    failed_since: float = 0.0
+    well_since: float | None = None
+    """It failed everybody since then and takes messages again: what was tried since then need not wait on."""
 
     @property
     def is_down(self) -> bool:
@@ -83,12 +94,19 @@ class _Target:
         free = IN_FLIGHT - self.flying
         return free if free >= LEAST_CLAIM else 0
 
-    def answered(self) -> None:
+    def answered(self, message: Message, status: int, now: float) -> None:
         """It is there, whatever it said."""
         self.back |= self.is_down
         self.silent.clear()
         self.probes = 0
         self.paused_until = 0.0
+        if 200 <= status < 300:
+            if len(self.failed) >= DOWN_AFTER and now - self.failed_since >= FAILED_FOR_S:
+                self.well_since = self.failed_since
+            self.failed.clear()
+        elif status >= FAILED_FROM and len(self.failed) < DOWN_AFTER:
+            self.failed_since = min(now, self.failed_since) if self.failed else now
+            self.failed.add((message.source, message.job_id or message.id))
 
     def stayed_silent(self, message: Message, now: float, share: float, *, probe: bool) -> None:
         """No answer. `share` (of the pause, for jitter) keeps several senders from knocking together."""
@@ -199,10 +217,10 @@ class Dispatch:
         done, self._flying = await asyncio.wait(self._flying, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
         outcomes = [task.result() for task in done]
         if outcomes:
-            back = [target for target in self._targets.values() if target.back]
+            back = [target for target in self._targets.values() if target.back or target.well_since is not None]
             await self._store.write(lambda tx: self._keep(tx, outcomes, back))
             for target in back:
-                target.back = False
+                target.back, target.well_since = False, None
         return len(outcomes)
 
     async def _send(self, target: _Target, message: Message) -> Outcome:
@@ -216,10 +234,11 @@ class Dispatch:
             return Outcome(message, None, str(error) or type(error).__name__)
         finally:
             target.flying -= 1
-        target.answered()
+        now = self._clock.now()
+        target.answered(message, status, now)
         after = answered.get("retry-after")
-        wait_s = retry_after_s(after, self._clock.now()) if after is not None else None
-        error_text = None if 200 <= status < 300 else f"{ANSWERED}{status}"
+        wait_s = retry_after_s(after, now) if after is not None else None
+        error_text = None if 200 <= status < 300 else f"{ANSWERED if wait_s is None else ASKED_TO_WAIT}{status}"
         return Outcome(message, status, error_text, wait_s)
 
     def _headers(self, app: AppSettings, message: Message, body: bytes) -> dict[str, str]:
@@ -240,7 +259,10 @@ class Dispatch:
         for outcome in outcomes:
             self._keep_one(tx, outcome, now)
         for target in back:
-            tx.outbox.bring_forward(now, target.sources, but=ANSWERED)
+            if target.back:
+                tx.outbox.bring_forward(now, target.sources, but=ANSWERED)
+            if target.well_since is not None:
+                tx.outbox.bring_forward(now, target.sources, but=ASKED_TO_WAIT, tried_since=target.well_since)
 
     def _keep_one(self, tx: Tx, outcome: Outcome, now: float) -> None:
         message, app = outcome.message, self._apps[outcome.message.source]

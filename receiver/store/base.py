@@ -180,9 +180,12 @@ class Outbox(Protocol):
         """One message, whatever has become of it; None when there is none, or retention has taken it."""
         ...
 
-    def bring_forward(self, latest: float, sources: Sequence[str] | None = None, *, but: str = "") -> int:
+    def bring_forward(
+        self, latest: float, sources: Sequence[str] | None = None, *, but: str = "", tried_since: float | None = None
+    ) -> int:
         """The wall clock stepped back: no pending message waits, or is leased, beyond `latest`. With `sources`: their
-        application is back, none of theirs waits beyond it, but where `last_error` begins with `but`; leases stay."""
+        application is back, none of theirs waits beyond it, but where `last_error` begins with `but`, and of those
+        only what was tried at `tried_since` or later; leases stay."""
         ...
 
     def next_attempt_at(self) -> float | None:

@@ -434,6 +434,49 @@ async def test_an_application_that_refuses_is_not_down(post: Post) -> None:
 # -- crashes and leases --------------------------------------------------------------------------------------------
 
 
+async def test_an_application_that_failed_everybody_gets_what_waited_when_it_is_well(post: Post) -> None:
+    """A proxy that answers 502 to all for hours: then the first success brings the rest, but for what was asked to
+    wait. Attempts meanwhile keep to the schedule."""
+    well = False
+
+    def answer(message_id: str) -> Answer:
+        if message_id == "asked":
+            return 503, {"retry-after": "43000"}
+        return 200 if well else 502
+
+    post.app.answers = answer
+    await post.stage("asked", *(f"m{n}" for n in range(20)))
+    await post.run(10_000, 50.0)
+    tries = Counter(post.app.ids)
+    assert all(5 <= tries[f"m{n}"] <= 7 for n in range(20)), "no pause, and no more than the schedule allows"
+    well = True
+    await post.stage("fresh")
+    await post.run(1.0)
+
+    states = [(await post.message(f"m{n}")).state for n in range(20)]
+    assert states == ["delivered"] * 20
+    assert (await post.message("asked")).state == "pending"
+
+
+async def test_an_application_that_failed_a_few_for_a_moment_keeps_them_waiting(post: Post) -> None:
+    """Neither two jobs for an hour nor many for seconds prove that it was away."""
+    bad = {"m1", "m2"}
+    post.app.answers = lambda message_id: 500 if message_id in bad else 200
+    await post.stage("m1", "m2")
+    await post.run(3000, 50.0)
+    bad |= {f"n{n}" for n in range(10)}
+    await post.stage("well")
+    await post.run()
+    await post.stage(*(f"n{n}" for n in range(10)))
+    await post.run()
+    bad.clear()
+    await post.stage("well again")
+    before = len(post.app.got)
+    await post.run()
+
+    assert post.app.ids[before:] == ["well again"]
+
+
 async def test_a_message_on_its_way_at_a_crash_is_sent_again_with_its_id(post: Post) -> None:
     """Nobody knows whether it arrived: after its lease it goes out once more, counted, with the same id."""
     hung = asyncio.Event()

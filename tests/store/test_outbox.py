@@ -229,6 +229,20 @@ def test_what_waits_for_an_application_that_is_back_is_due_at_once(store: Store)
     assert sorted(claim(store, START + 1)) == ["soon", "waiting"]
 
 
+def test_only_what_was_tried_meanwhile_is_due_at_once(store: Store) -> None:
+    """An application that failed everybody for a while and is well again: what failed before keeps its schedule."""
+    add_messages(store, *(message(name, name) for name in ("before", "meanwhile", "asked")))
+    retry(store, "before", START + 40_000, at=START)
+    retry(store, "meanwhile", START + 40_000, at=START + 10)
+    store.write_sync(lambda tx: tx.outbox.retry("asked", START + 10, START + 40_000, "asked: 503"))
+
+    brought = store.write_sync(
+        lambda tx: tx.outbox.bring_forward(START + 20, [SOURCE], but="asked", tried_since=START + 10)
+    )
+    assert brought == 1
+    assert claim(store, START + 20) == ["meanwhile"]
+
+
 def test_a_page_of_messages_neither_skips_nor_repeats(store: Store) -> None:
     """Newest first, by cursor and filter; payloads parsed."""
     add_messages(store, *(message(f"m{n:02}", f"j{n % 2}") for n in range(20)))

@@ -105,6 +105,13 @@ def is_foreign(connection: Connection) -> bool:
     return bool(tables) and "_sqlite_migrations" not in tables
 
 
+def says_damaged(error: BaseException) -> bool:
+    """Whether SQLite met something in the file that no database holds."""
+    return isinstance(error, sqlite3.DatabaseError) and any(
+        words in str(error) for words in ("database disk image is malformed", "file is not a database")
+    )
+
+
 def open_reader(path: Path) -> Connection:
     """A connection that cannot write. Raises StoreUnavailable."""
     try:

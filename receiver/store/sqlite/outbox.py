@@ -37,6 +37,7 @@ NEXT_ATTEMPT = (
 BRING_FORWARD_OF = (
     "UPDATE outbox SET next_attempt_at = ?1 WHERE state = 'pending' AND source = ?2 AND next_attempt_at > ?3"
     " AND (?4 = '' OR substr(coalesce(last_error, ''), 1, length(?4)) <> ?4)"
+    " AND coalesce(last_attempt_at, '') >= ?5"
 )
 
 
@@ -153,10 +154,13 @@ class SqliteOutbox:
         row = self._c.execute(f"SELECT {COLUMNS} FROM outbox WHERE id = ?", (message_id,)).fetchone()
         return message_of(row) if row else None
 
-    def bring_forward(self, latest: float, sources: Sequence[str] | None = None, *, but: str = "") -> int:
+    def bring_forward(
+        self, latest: float, sources: Sequence[str] | None = None, *, but: str = "", tried_since: float | None = None
+    ) -> int:
         at = clock.text(latest)
         if sources is not None:
-            return sum(self._c.execute(BRING_FORWARD_OF, (at, source, at, but)).rowcount for source in sources)
+            since = "" if tried_since is None else clock.text(tried_since)
+            return sum(self._c.execute(BRING_FORWARD_OF, (at, source, at, but, since)).rowcount for source in sources)
         return self._c.execute(
             "UPDATE outbox SET next_attempt_at = min(next_attempt_at, ?), leased_until = min(leased_until, ?)"
             " WHERE state = 'pending' AND (next_attempt_at > ? OR leased_until > ?)",

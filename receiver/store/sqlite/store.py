@@ -80,6 +80,8 @@ class SqliteStore:
         self._wal = WalWatch(options.path)
         self._missing = self._recorded = self._newest = 0
         self._quarantined: str | None = None
+        self._damaged: str | None = None
+        """What a look at the file met since the start; told until the next one, which sets the file aside."""
         self._closed = False
         self._writer = Writer(options.path, self._clock, answer=self._answer, on_commit=self._committed)
         self._spiller = Spiller(
@@ -250,6 +252,9 @@ class SqliteStore:
             self._local.connection = None
             self._readers_open.remove(connection)
             connection.close()
+            if driver.says_damaged(error) and self._damaged is None:
+                self._damaged = f"{error}: restart Holdfast, it sets the file aside and brings back what can be read"
+                log.error("store.damaged", path=str(self._options.path), why=str(error), todo=self._damaged)
             raise StoreUnavailable(
                 f"reading the database {self._options.path}: {error}; see `holdfast check`"
             ) from error
@@ -311,10 +316,10 @@ class SqliteStore:
     # -- looking after it ---------------------------------------------------------------------------------------
 
     def health(self) -> StoreHealth:
-        path = self._options.path
+        path, why_not = self._options.path, self._writer.failing or self._damaged
         return StoreHealth(
-            takes_writes=self._writer.failing is None and not self._closed,
-            why_not=self._writer.failing,
+            takes_writes=why_not is None and not self._closed,
+            why_not=why_not,
             sqlite_version=driver.version(),
             journal_mode="wal",
             synchronous="FULL",
