@@ -28,7 +28,7 @@ log = structlog.get_logger("holdfast.interpret")
 TEST_EVENT = "webhook.test"
 """Recorded and told to nobody, whoever sends it (CONTRACT 5)."""
 BATCH = 128
-"""Deliveries of one transaction; half of them and more share the price of its sync."""
+"""Deliveries of one transaction at the most: they share the price of its sync."""
 SHORT_BATCH = 32
 """The same while deliveries wait at the door: they wait for this transaction too, and are to be acknowledged first."""
 CROWD = 8
