@@ -120,7 +120,7 @@ def open_reader(path: Path) -> Connection:
         )
         connection.execute("PRAGMA query_only=ON")
         connection.text_factory = _LENIENT
-        connection.execute("PRAGMA cache_size=-8000")
+        connection.execute("PRAGMA cache_size=-2000")
     except sqlite3.Error as error:
         raise StoreUnavailable(f"opening the database {path} for reading: {error}") from error
     return connection
