@@ -11,6 +11,7 @@ import pytest
 from receiver.records import Delivery, DeliveryId
 from receiver.states import Verdict
 from receiver.store.base import Store, Tx
+from receiver.store.sqlite import driver
 from tests.store.rows import SOURCE, add_jobs, delivery, ended, job
 from tests.support import START, ManualClock, aeventually
 
@@ -312,3 +313,22 @@ def test_a_backup_of_a_store_in_use_can_be_read(store: Store, fast_folder: Path)
     assert check_file(fast_folder / "copy.db") is None
     assert look_at(fast_folder / "copy.db", lambda view: view.unread()) == 50
     assert steps[-1][0] == steps[-1][1]
+
+
+def test_a_backup_comes_to_its_end_however_much_is_written_meanwhile(store: Store, fast_folder: Path) -> None:
+    """A commit after every step of the copy does not make it begin anew; the copy is the record as it was."""
+    put(store, *(delivery(store, body=b"x" * 60_000) for _ in range(400)))
+    steps: list[int] = []
+
+    def step(done: int, total: int) -> None:
+        steps.append(done)
+        assert len(steps) < 100, "it begins again and again"
+        put(store, delivery(store))
+
+    store.backup(str(fast_folder / "copy.db"), step)
+
+    assert len(steps) > 2
+    assert steps == sorted(steps)
+    copy = driver.open_reader(fast_folder / "copy.db")
+    assert copy.execute("SELECT count(*) FROM deliveries").fetchone() == (400,)
+    copy.close()

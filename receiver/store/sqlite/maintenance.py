@@ -112,6 +112,10 @@ def _copy(database: Path, part: Path, progress: Callable[[int, int], None] | Non
     """The answer of the copy's check. On the disk when this returns."""
     source, target = driver.open_reader(database), sqlite3.connect(part)
     try:
+        # One snapshot from beginning to end: else every commit of another process makes SQLite begin anew
+        # (sqlite.org/c3ref/backup_finish.html), and a copy of a busy database would never be finished.
+        source.execute("BEGIN")
+        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
         source.backup(
             target, pages=2048, progress=lambda _status, left, total: progress and progress(total - left, total)
         )
