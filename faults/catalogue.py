@@ -259,7 +259,7 @@ def _long(minutes: float | None) -> list[Entry]:
             "months",
             "the real interpreter, sweep, asker, ledger and dispatch on virtual time; lost webhooks, hangs, 429s, "
             "outages, crashes",
-            "without an end, untold, told twice or wrong, early questions: 0; worst lateness ≤ 900 s",
+            "without an end, untold, told twice or wrong, early questions: 0; worst lateness ≤ 120 s",
             lambda at: months.endless(at, minutes or 10.0),
             lambda at: months.endless(at, 0.1),
         ),

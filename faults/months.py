@@ -42,8 +42,8 @@ LONGEST_LOOK_S = 240.0
 """Twice as long as a new job waits for its first question."""
 LONGEST_REST_S = 600.0
 """The sweep looks by itself this often, for what no question is due of: held deliveries, jobs past their deadline."""
-LATEST_S = 900.0
-"""A question may be asked so much later than it is due; see `Provider.ask`."""
+LATEST_S = 120.0
+"""A question may be asked so much later than it is due; see `Provider._measure`."""
 
 
 def _settings() -> Settings:

@@ -38,6 +38,8 @@ class World:
     crashes: int = 0
     worst_s: float = 0.0
     not_before: float = 0.0
+    left_alone_until: float = 0.0
+    """Until when the source was to be left alone, as last seen: the first question after it ends that for all jobs."""
     woken: float = 0.0
     """When the reconciler last began: nobody asks while it is gone."""
     number: int = 0
@@ -88,8 +90,10 @@ class Provider:
             store.rows("SELECT next_poll_at, not_before FROM jobs WHERE job_id = ?", job_id),
         )
         times = [clock.instant(each) for each in job[0] if each] if job else []
+        world = self._world
+        world.left_alone_until = max(world.left_alone_until, state.open_until or 0.0, state.not_before or 0.0)
         if times:
-            due = max(*times, state.open_until or 0.0, state.not_before or 0.0, START + self._world.woken)
+            due = max(*times, world.left_alone_until, START + world.woken)
             self._world.worst_s = max(self._world.worst_s, START + now - due)
 
     async def _answer(self, job_id: str, chance: Random, rules: Any) -> Reply | Unanswered:
