@@ -38,7 +38,7 @@ log = structlog.get_logger("holdfast.store")
 T = TypeVar("T")
 
 READERS = 4
-BOOT_LOOK_S = 0.2
+BOOT_LOOK_S = 0.1
 """How long a start looks at the file before it is used: the first acknowledgement must not wait for long."""
 DRAIN_AGAIN_S = 30.0
 """After the journal held a file that could not be read, it is looked at again this much later."""
