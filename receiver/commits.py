@@ -1,8 +1,8 @@
 """Waiting for commits: many at once, each with a limit, at the price of one timer and one wake-up a batch.
 
 The writer commits many deliveries in one transaction and says so from its own thread. Waking the event loop for each
-would cost more than all else about waiting, and so would a timer for each; limits of seconds need no such precision.
-Nothing here cancels a commit: it goes on whether or not anybody still waits for it.
+would cost more than all else about waiting, and so would a future and a timer for each; limits of seconds need no such
+precision. Nothing here cancels a commit: it goes on whether or not anybody still waits for it.
 """
 
 import asyncio
@@ -12,14 +12,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+import structlog
+
 from receiver.admission import Claim
 from receiver.errors import StoreUnavailable
 from receiver.records import Delivery, DeliveryId
+
+TELLING_FAILED = "intake.telling_failed"
 
 _TICK_S = 0.05
 """How much later than its limit a wait may end."""
 
 Done = Callable[[StoreUnavailable | None], object]
+Tell = Callable[[bool | Exception], object]
+"""Called once, on the loop: True, it is durable; False, that takes longer than the limit; or why it is not."""
+
+_log = structlog.get_logger("receiver.commits")
 
 
 class Recorder(Protocol):
@@ -38,13 +46,13 @@ class Recorder(Protocol):
 class _Waiting:
     """One delivery on its way to the disk."""
 
-    __slots__ = ("claim", "deadline", "delivery", "future")
+    __slots__ = ("claim", "deadline", "delivery", "tell")
 
-    def __init__(self, delivery: Delivery, claim: Claim, future: "asyncio.Future[bool]", deadline: float) -> None:
+    def __init__(self, delivery: Delivery, claim: Claim, deadline: float, tell: Tell) -> None:
         self.delivery = delivery
         self.claim = claim
-        self.future = future
         self.deadline = deadline
+        self.tell = tell
 
 
 class Commits:
@@ -53,29 +61,26 @@ class Commits:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: set[_Waiting] = set()
+        self._waiting: dict[_Waiting, None] = {}
+        """Whoever still waits, in order of arrival."""
         self._gathered: list[_Waiting] = []
         self._timer: asyncio.TimerHandle | None = None
         self._ready: deque[tuple[_Waiting, StoreUnavailable | None]] = deque()
         self._waking = False
 
-    async def keep(self, delivery: Delivery, claim: Claim, limit_s: float) -> bool:
-        """Have a delivery recorded: True when it is durable, False when that takes longer than the limit.
+    def keep(self, delivery: Delivery, claim: Claim, limit_s: float, tell: Tell) -> None:
+        """Have a delivery recorded; `tell` hears how that went, at the latest after `limit_s`.
 
-        `claim` is released when the recorder is through with the body, in time or not. Raises StoreUnavailable.
+        `claim` is released when the recorder is through with the body, in time or not.
         """
-        loop = self._loop = asyncio.get_running_loop()
-        waiting = _Waiting(delivery, claim, loop.create_future(), loop.time() + limit_s)
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        waiting = _Waiting(delivery, claim, loop.time() + limit_s, tell)
         if not self._gathered:
             loop.call_soon(self._hand_over)
         self._gathered.append(waiting)
-        self._waiting.add(waiting)
+        self._waiting[waiting] = None
         if self._timer is None:
             self._timer = loop.call_later(_TICK_S, self._look)
-        try:
-            return await waiting.future
-        finally:
-            self._waiting.discard(waiting)
 
     def _hand_over(self) -> None:
         """Give the recorder what one turn of the loop brought, in one go: woken by the first of them, it would take
@@ -86,8 +91,7 @@ class Commits:
                 self._recorder.submit(waiting.delivery, partial(self._done, waiting))
             except Exception as error:  # noqa: BLE001 - whoever waits for this one hears it; the others go on
                 waiting.claim.release()
-                if not waiting.future.done():
-                    waiting.future.set_exception(error)
+                self._tell(waiting, error)
 
     def _done(self, waiting: _Waiting, error: StoreUnavailable | None) -> None:
         """The recorder is through with a delivery. Any thread; the first of a batch wakes the loop, the rest ride."""
@@ -102,19 +106,21 @@ class Commits:
         while self._ready:
             waiting, error = self._ready.popleft()
             waiting.claim.release()
-            if waiting.future.done():
-                continue
-            if error is None:
-                waiting.future.set_result(True)
-            else:
-                waiting.future.set_exception(error)
+            self._tell(waiting, error or True)
+
+    def _tell(self, waiting: _Waiting, outcome: bool | Exception) -> None:
+        if waiting not in self._waiting:
+            return  # it waited too long, and has been told so
+        del self._waiting[waiting]
+        try:
+            waiting.tell(outcome)
+        except Exception:  # noqa: BLE001 - one sender's connection must not keep the others from their answers
+            _log.exception(TELLING_FAILED, id=waiting.delivery.id)
 
     def _look(self) -> None:
         """End the waits that are over their limit. The timer runs only while somebody waits."""
         assert self._loop is not None
         now = self._loop.time()
         for waiting in [each for each in self._waiting if each.deadline <= now]:
-            self._waiting.discard(waiting)
-            if not waiting.future.done():
-                waiting.future.set_result(False)
+            self._tell(waiting, False)
         self._timer = self._loop.call_later(_TICK_S, self._look) if self._waiting else None

@@ -8,7 +8,10 @@ go by the caller.
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from receiver.shortcut import AnswersAtOnce
 
 
 class Phase(IntEnum):
@@ -150,6 +153,8 @@ class Floor(Generic[C]):
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.connections: Connections[C] = Connections(limits)
+        self.application: AnswersAtOnce | None = None
+        """The application, when it can do without tasks (`receiver.shortcut`)."""
         self.draining = False
         """The listener stops: every answer is the last on its connection."""
         self.cut: dict[str, int] = {}

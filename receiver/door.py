@@ -5,14 +5,15 @@ is read. It does as little work a request as it can; there is no framework betwe
 Bounds on time, heads and connections are the server's (`receiver.guard`): it alone notices what nobody reads.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 from receiver import answers
 from receiver.admission import Claim
 from receiver.answers import Answer
-from receiver.intake import Intake, Visit
+from receiver.intake import LARGE_BYTES, Intake, Visit
 from receiver.providers.base import RawRequest
+from receiver.records import Headers
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -39,6 +40,41 @@ class Door:
             await send(answer.start)
             await send(answer.body)
 
+    def at_once(
+        self,
+        raw_path: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+        remote: str,
+        reply: Callable[[Answer], object],
+    ) -> bool:
+        """The same for a small POST that is whole, without a task (`receiver.shortcut`)."""
+        try:
+            if len(body) > LARGE_BYTES or raw_path == b"/healthz":
+                return False
+            visit = self._intake.find(raw_path)
+            if isinstance(visit, Answer):
+                reply(visit)
+                return True
+            announced = self._judge_head("POST", headers)
+            if isinstance(announced, Answer):
+                reply(self._intake.refuse(visit, announced))
+                return True
+            claim = self._intake.claim(visit, len(body))
+            if claim is None:
+                reply(self._intake.shed(visit))
+                return True
+            taken = False
+            try:
+                taken = self._intake.take_now(visit, RawRequest(_decoded(headers), body), remote, claim, reply)
+            finally:
+                if not taken:
+                    claim.release()
+        except Exception as error:  # noqa: BLE001 - as above
+            reply(self._intake.failed(error))
+            return True
+        return taken
+
     async def _answer(self, scope: Message, receive: Receive) -> Answer | None:
         """The answer to a request; None when its sender left before the body was complete."""
         path: bytes = scope["raw_path"]
@@ -47,7 +83,7 @@ class Door:
         visit = self._intake.find(path)
         if isinstance(visit, Answer):
             return visit
-        announced = self._judge_head(scope)
+        announced = self._judge_head(scope["method"], scope["headers"])
         if isinstance(announced, Answer):
             return self._intake.refuse(visit, announced)
         claim = self._intake.claim(visit, announced)
@@ -59,19 +95,19 @@ class Door:
             if not isinstance(body, bytes):
                 return body
             taken = True
-            headers = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
             client = scope.get("client")
-            return await self._intake.take(visit, RawRequest(headers, body), client[0] if client else "unix", claim)
+            request = RawRequest(_decoded(scope["headers"]), body)
+            return await self._intake.take(visit, request, client[0] if client else "unix", claim)
         finally:
             if not taken:
                 claim.release()
 
-    def _judge_head(self, scope: Message) -> int | Answer:
+    def _judge_head(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> int | Answer:
         """What the method and the headers alone decide; else how many bytes of body are announced."""
-        if scope["method"] != "POST":
+        if method != "POST":
             return answers.POST_ONLY
         announced = hosts = lengths = 0
-        for name, value in scope["headers"]:
+        for name, value in headers:
             if name == b"content-length":
                 if not value.isdigit() or len(value) > 15:
                     return answers.BAD_REQUEST
@@ -103,3 +139,8 @@ class Door:
                 return self._intake.shed(visit)
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Headers as text: every byte stands for the character of its number."""
+    return tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])

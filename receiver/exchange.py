@@ -5,13 +5,16 @@ is given before its request was whole is the last on the connection, and reading
 """
 
 import asyncio
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 from receiver import answers
+from receiver.framing import split_target
 
 if TYPE_CHECKING:
     from receiver.guard import Guard
@@ -27,7 +30,7 @@ class Exchange(RequestResponseCycle):
 
     def __init__(self, guard: "Guard", *, keep_alive: bool) -> None:
         super().__init__(
-            scope=guard.scope,
+            scope=_scope(guard),
             transport=guard.transport,
             flow=guard.flow,
             logger=guard.logger,
@@ -100,7 +103,7 @@ class Exchange(RequestResponseCycle):
         self.waiting_for_100_continue = False
         if self.more_body or self._guard.is_last():
             self.keep_alive = False
-        head = _head(status, tuple(self.default_headers), tuple(headers))
+        head = head_of(status, self.default_headers, headers)
         lines = [head.lines]
         self.expected_content_length, self.chunked_encoding = head.length, head.chunked
         if head.close:
@@ -146,6 +149,27 @@ class Exchange(RequestResponseCycle):
         self.on_response()
 
 
+def _scope(guard: "Guard") -> Any:
+    """What ASGI tells an application of the request whose head was just read."""
+    raw_path, query = split_target(guard.url)
+    path = raw_path.decode("latin-1")
+    return {
+        "type": "http",
+        "asgi": {"version": guard.asgi_version, "spec_version": "2.3"},
+        "http_version": guard.parser.get_http_version(),
+        "method": guard.parser.get_method().decode("ascii"),
+        "scheme": guard.scheme,
+        "server": guard.server,
+        "client": guard.client,
+        "root_path": guard.root_path,
+        "path": unquote(path) if "%" in path else path,
+        "raw_path": raw_path,
+        "query_string": query,
+        "headers": guard.headers,
+        "state": guard.app_state.copy(),
+    }
+
+
 class _Head(NamedTuple):
     """The head of an answer, and what it says of the answer's end."""
 
@@ -156,10 +180,15 @@ class _Head(NamedTuple):
     close: bool
 
 
+def head_of(status: int, own: Sequence[tuple[bytes, bytes]], headers: Sequence[tuple[bytes, bytes]]) -> _Head:
+    """The head of an answer as it is written, but for its last line. `own`: the server's headers. Raises RuntimeError
+    for a header that cannot be sent."""
+    return _written(status, tuple(own), tuple(headers))
+
+
 @lru_cache(maxsize=256)
-def _head(status: int, own: tuple[tuple[bytes, bytes], ...], headers: tuple[tuple[bytes, bytes], ...]) -> _Head:
-    """The head of an answer as it is written, but for its last line. Most answers say the same within a second (that
-    of `Date`), so most are written once."""
+def _written(status: int, own: tuple[tuple[bytes, bytes], ...], headers: tuple[tuple[bytes, bytes], ...]) -> _Head:
+    """Most answers say the same within a second (that of `Date`), so most are written once."""
     lines, length, chunked, close = [STATUS_LINE[status]], 0, None, False
     told = {name.lower() for name, _ in headers}  # an answer passed on has its own date
     for name, value in (*(pair for pair in own if pair[0] not in told), *headers):

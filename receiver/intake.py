@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import unquote_to_bytes
 
 import structlog
@@ -24,7 +25,7 @@ from receiver.jsoncheck import check_object
 from receiver.masking import mask_headers
 from receiver.providers import provider_named
 from receiver.providers.base import Parked, Provider, RawRequest, Refused
-from receiver.records import Delivery
+from receiver.records import Delivery, DeliveryId
 from receiver.secrets import Secret
 from receiver.settings import IntakeSettings, SourceSettings
 from receiver.states import Verdict
@@ -34,7 +35,9 @@ DELIVERY_REFUSED = "delivery.refused"
 DELIVERY_NOT_KEPT = "delivery.not_kept"
 INTAKE_FAILED = "intake.failed"
 
-_LARGE_BYTES = 65_536
+Reply = Callable[[Answer], object]
+
+LARGE_BYTES = 65_536
 """Larger bodies are judged in a thread: hashing and parsing megabytes must not hold up everybody's answer."""
 _SHED_S = 1.0
 """One word for all that had to be refused meanwhile: asking about open jobs once finds them all."""
@@ -90,6 +93,20 @@ class _Judged:
     sha256: str
     answer: Answer | None
     """What to answer once it is recorded; None for 200."""
+
+
+@dataclass(slots=True)  # not frozen, as above
+class _Work:
+    """What is being done for one request."""
+
+    request: RawRequest
+    remote: str
+    claim: Claim
+    started: float
+    """When it began, on the clock that never steps."""
+    now: float
+    """When that was, of the day."""
+    reply: Reply
 
 
 class Intake:
@@ -174,26 +191,64 @@ class Intake:
             judged = await self._judged(gate, request, now)
             if isinstance(judged, Refused) and known is not None and await self._changed(gate, known):
                 judged = await self._judged(gate, request, now)
-            if isinstance(judged, Refused):
-                claim.release()
-                return self._refused(gate.name, answers.UNPROVEN, judged.reason)
-            delivery = self._delivery(visit, request, remote, now, judged)
         except BaseException:
             claim.release()
             raise
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def reply(answer: Answer) -> None:
+            if not answered.done():
+                answered.set_result(answer)
+
+        self._go_on(visit, _Work(request, remote, claim, started, now, reply), judged)
+        return await answered
+
+    def take_now(self, visit: Visit, request: RawRequest, remote: str, claim: Claim, reply: Reply) -> bool:
+        """`take` for a small body, without a task: `reply` is called once, on the loop. False: this one must be taken
+        by `take` (what refuses it may have been rewritten, and reading that would keep the others waiting); then
+        nothing has been done, and `claim` is the caller's."""
+        started, now = self._clock.monotonic(), self._clock.now()
+        judged = _judge(visit.gate, request, now)
+        if isinstance(judged, Refused) and _secrets(visit.gate) is not None:
+            return False
+        self._go_on(visit, _Work(request, remote, claim, started, now, reply), judged)
+        return True
+
+    def _go_on(self, visit: Visit, work: "_Work", judged: "_Judged | Refused") -> None:
+        """What follows from a judgement: an answer at once, or one after the commit."""
+        gate = visit.gate
         try:
-            left_s = gate.budget_s - (self._clock.monotonic() - started)
-            if not await self._commits.keep(delivery, claim, left_s):  # the commit goes on; its sender may come again
-                return self._shed(gate, answers.NOT_IN_TIME)
-        except StoreUnavailable as error:
-            self._log.error(DELIVERY_NOT_KEPT, source=gate.name, error=str(error))
-            return self._shed(gate, answers.NOT_KEPT)
-        self.counters.acknowledge(gate.name, self._clock.monotonic() - started, now)
-        self._log.debug(DELIVERY_RECORDED, source=gate.name, id=delivery.id, verdict=delivery.verdict.value)
-        return judged.answer or answers.recorded(delivery.id)
+            if isinstance(judged, Refused):
+                work.claim.release()
+                work.reply(self._refused(gate.name, answers.UNPROVEN, judged.reason))
+                return
+            delivery = self._delivery(visit, work.request, work.remote, work.now, judged)
+            left_s = gate.budget_s - (self._clock.monotonic() - work.started)
+            tell = partial(self._kept, gate, delivery.id, judged, work)
+            self._commits.keep(delivery, work.claim, left_s, tell)
+        except BaseException:
+            work.claim.release()
+            raise
+
+    def _kept(
+        self, gate: Gate, delivery_id: DeliveryId, judged: "_Judged", work: "_Work", outcome: bool | Exception
+    ) -> None:
+        """A delivery is durable, or not, or not yet: say so."""
+        if outcome is True:
+            self.counters.acknowledge(gate.name, self._clock.monotonic() - work.started, work.now)
+            self._log.debug(DELIVERY_RECORDED, source=gate.name, id=delivery_id, verdict=judged.verdict.value)
+            answer = judged.answer or answers.recorded(delivery_id)
+        elif outcome is False:  # the commit goes on; its sender may come again
+            answer = self._shed(gate, answers.NOT_IN_TIME)
+        elif isinstance(outcome, StoreUnavailable):
+            self._log.error(DELIVERY_NOT_KEPT, source=gate.name, error=str(outcome))
+            answer = self._shed(gate, answers.NOT_KEPT)
+        else:
+            answer = self.failed(outcome)
+        work.reply(answer)
 
     async def _judged(self, gate: Gate, request: RawRequest, now: float) -> "_Judged | Refused":
-        if len(request.body) <= _LARGE_BYTES:
+        if len(request.body) <= LARGE_BYTES:
             return _judge(gate, request, now)
         return await asyncio.get_running_loop().run_in_executor(self._threads, _judge, gate, request, now)
 

@@ -21,6 +21,7 @@ from receiver.connections import Floor, Limits, Phase
 from receiver.guard import Guard
 from receiver.listeners import Listener
 from receiver.settings import IntakeSettings
+from receiver.wire import Wire
 
 _BACKLOG = 4096
 _QUIET_S = 0.3
@@ -54,7 +55,8 @@ class HttpServer:
     def __init__(self, app: Any, listener: Listener, limits: Limits) -> None:
         """Nothing is served before `start`; the listener is ours from here on and is closed by `stop`."""
         self.listener = listener
-        self.floor: Floor[Guard] = Floor(_within_descriptors(limits))
+        self.floor: Floor[Wire] = Floor(_within_descriptors(limits))
+        self.floor.application = app if hasattr(app, "at_once") else None
         config = uvicorn.Config(
             app,
             http=cast("Any", functools.partial(Guard, floor=self.floor)),
@@ -107,7 +109,7 @@ class HttpServer:
 class _Server(uvicorn.Server):
     """uvicorn's server with our tick and our way to stop."""
 
-    def __init__(self, config: uvicorn.Config, floor: Floor[Guard]) -> None:
+    def __init__(self, config: uvicorn.Config, floor: Floor[Wire]) -> None:
         super().__init__(config)
         self._floor = floor
         self.ready = asyncio.Event()
@@ -170,6 +172,8 @@ class _Server(uvicorn.Server):
 
     async def _end(self) -> None:
         """Let the last answers leave; cut off what is still working after the grace."""
+        for connection in self._floor.connections.within(Phase.BUSY):
+            connection.give_up()
         tasks = list(self.server_state.tasks)
         if tasks:
             for task in tasks:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from receiver.connections import Limits, Phase
-from receiver.guard import Guard
 from receiver.listeners import open_listener
 from receiver.server import HttpServer, private_limits
+from receiver.wire import Wire
 from tests.receiver.wire import FIRST_ID, Caller, request, serving, statuses
 from tests.support import aeventually
 
@@ -45,7 +45,7 @@ async def connect(server: HttpServer) -> Caller:
     return Caller(*await asyncio.open_connection("127.0.0.1", server.listener.port))
 
 
-def only_guard(server: HttpServer) -> Guard:
+def only_guard(server: HttpServer) -> Wire:
     """The one connection there is."""
     (guard,) = [each for phase in Phase for each in server.floor.connections.within(phase)]
     return guard

@@ -11,19 +11,15 @@ from receiver import clock
 from receiver.records import Delivery, DeliveryId, Headers
 from receiver.states import Verdict
 from receiver.store.sqlite.driver import Connection, Row, sqlite3
-from receiver.store.sqlite.gathering import Gathering, packed, sizes, values
+from receiver.store.sqlite.gathering import Gathering, Runs, packed, sizes, values
 from receiver.store.sqlite.jobrows import instant_or_none
 
 COLUMNS = "id, source, received_at, remote, headers, body, body_sha256, verdict, reason, event, event_key, job_id"
 
-LARGEST_INSERT = 64
-"""Rows put in by one statement at most. The driver keeps as many statements ready (its `cached_statements`)."""
-# How many were ever committed, kept in the transaction that commits them: it rolls back with rows that are lost, and
-# nobody has to count. The high-water mark is held against it at the next start.
-RECORDED = (
-    "INSERT INTO meta (key, value) VALUES ('deliveries.recorded', CAST(:n AS TEXT))"
-    " ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + :n AS TEXT)"
-)
+LARGEST_INSERT = 512
+"""Rows put in by one statement at most."""
+_EXACT = 64
+"""Up to here there is a statement for every number of rows, above for powers of two: the driver keeps so many ready."""
 
 UNREAD = f"SELECT {COLUMNS} FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?"
 _UNREAD_SIZES = "FROM (SELECT length(body) AS n FROM deliveries WHERE verdict = 'new' ORDER BY id LIMIT ?)"
@@ -41,7 +37,12 @@ HELD_BEFORE = (
 )
 
 
-@lru_cache(maxsize=LARGEST_INSERT)
+def in_one(waiting: int) -> int:
+    """How many of so many waiting deliveries one statement takes."""
+    return waiting if waiting <= _EXACT else min(LARGEST_INSERT, 1 << (waiting.bit_length() - 1))
+
+
+@lru_cache(maxsize=2 * _EXACT)
 def insert(rows: int) -> str:
     """One statement for so many rows. Each statement lets go of the interpreter's lock once and has to win it back
     from the busy event loop: a statement for each row costs ten times what the row does."""
@@ -96,6 +97,13 @@ def row_of(delivery: Delivery) -> Row:
         delivery.event_key,
         delivery.job_id,
     )
+
+
+def put_in(runs: Runs, deliveries: Sequence[Delivery]) -> int:
+    """Insert deliveries (as many as `in_one` says) by one statement, which also counts them (`deliveries_recorded`).
+    Outside a transaction it is one by itself: begun, synced and ended in a single step, so that the writer has to win
+    back the interpreter's lock once a group and not five times. Answers how many were new."""
+    return runs.execute(insert(len(deliveries)), [value for each in deliveries for value in row_of(each)]).rowcount
 
 
 def headers_of(written: str) -> Headers:
@@ -159,11 +167,9 @@ class SqliteDeliveries:
     def add(self, deliveries: Sequence[Delivery]) -> int:
         added = at = 0
         while at < len(deliveries):
-            rows = min(LARGEST_INSERT, len(deliveries) - at)
-            given = [value for delivery in deliveries[at : at + rows] for value in row_of(delivery)]
-            added += self._c.execute(insert(rows), given).rowcount
+            rows = in_one(len(deliveries) - at)
+            added += put_in(self._c, deliveries[at : at + rows])
             at += rows
-        self._c.execute(RECORDED, {"n": added})
         return added
 
     def get(self, delivery_id: DeliveryId) -> Delivery | None:

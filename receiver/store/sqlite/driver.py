@@ -49,6 +49,14 @@ _LENIENT = functools.partial(str, encoding="utf-8", errors="replace")
 takes no writes, for whoever meets it, for ever."""
 
 
+_NOTHING: dict[None, None] = {}
+# SQLite takes these as they are. Told nothing, the library asks each such value of each statement in three places how
+# it wants to be adapted, with an exception each; a row of a dozen values then costs more to hand over than to insert.
+sqlite3.register_adapter(type(None), _NOTHING.get)
+sqlite3.register_adapter(bytes, bytes)
+sqlite3.register_adapter(bool, int)
+
+
 def version() -> str:
     """The version of the SQLite library in use."""
     return str(sqlite3.sqlite_version)

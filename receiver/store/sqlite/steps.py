@@ -4,7 +4,7 @@ from sqlite_utils import Database, Migrations
 
 from receiver.store.sqlite.driver import sqlite3
 from receiver.store.sqlite.gaps import GAPS
-from receiver.store.sqlite.schema import DELIVERIES, JOBS, OUTBOX, TALLIES
+from receiver.store.sqlite.schema import DELIVERIES, JOBS, OUTBOX, RECORDED, TALLIES
 from receiver.store.sqlite.schema_views import PLAINER_VIEWS, VIEWS
 
 __all__ = ["Database", "migrations", "statements"]
@@ -38,6 +38,13 @@ def m0003_missed_deliveries(db: Database) -> None:
 def m0004_due_by_source(db: Database) -> None:
     """The backlog of an application that is down is not walked over for another's messages."""
     db.conn.execute("CREATE INDEX outbox_due_of ON outbox (source, next_attempt_at, seq) WHERE state = 'pending'")
+
+
+@migrations()
+def m0005_counted_as_they_come(db: Database) -> None:
+    """Deliveries are counted by the statement that puts them in."""
+    for statement in statements(RECORDED):
+        db.conn.execute(statement)
 
 
 def statements(script: str) -> list[str]:

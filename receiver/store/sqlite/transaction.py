@@ -5,7 +5,7 @@ from typing import Any
 
 from receiver import clock
 from receiver.store.base import Retention
-from receiver.store.sqlite.deliveries import RECORDED, SqliteDeliveries
+from receiver.store.sqlite.deliveries import SqliteDeliveries
 from receiver.store.sqlite.driver import Connection, Row
 from receiver.store.sqlite.gathering import Gathering, Runs
 from receiver.store.sqlite.jobs import SqliteJobs, forget
@@ -50,7 +50,6 @@ class SqliteMeta:
     def restore(self, table: str, rows: Sequence[dict[str, Any]]) -> int:
         new = insert(self._c, table, list(rows))
         if table == "deliveries" and new:
-            self._c.execute(RECORDED, {"n": new})
             missing = int(self.get("deliveries.missing") or 0)
             self.put("deliveries.missing", str(max(0, missing - new)))
         return new

@@ -21,12 +21,12 @@ from receiver.errors import StoreUnavailable
 from receiver.records import Delivery
 from receiver.store.base import Tx
 from receiver.store.sqlite import driver
+from receiver.store.sqlite.deliveries import LARGEST_INSERT, in_one, put_in
 from receiver.store.sqlite.driver import Connection, sqlite3
 from receiver.store.sqlite.transaction import SqliteTx
 
 log = structlog.get_logger("holdfast.store")
 
-LARGEST_GROUP = 512
 WORK_PATIENCE_S = 10.0
 """How long a piece of work waits for a database that takes no writes before its caller hears so."""
 IDLE_S = 0.5
@@ -138,7 +138,7 @@ class Writer:
                     self._records.append(item)
                 elif item is not None:
                     self._work.append(item)
-                if len(self._records) >= LARGEST_GROUP:
+                if len(self._records) >= LARGEST_INSERT:
                     return
                 item = self._queue.get_nowait()
         except queue.Empty:
@@ -156,19 +156,19 @@ class Writer:
 
     def commit_waiting(self) -> None:
         """Commit the deliveries that wait now, and answer them. Only on the writer's thread."""
-        group = [self._records.popleft() for _ in range(min(LARGEST_GROUP, len(self._records)))]
+        group = [self._records.popleft() for _ in range(in_one(len(self._records)))]
         group = [pending for pending in group if not pending.over]
         if not group:
             return
         deliveries = [pending.delivery for pending in group]
         try:
-            added = self.transact(lambda tx: tx.deliveries.add(deliveries))
+            added = self._attempt(lambda connection: put_in(connection, deliveries))
         except (sqlite3.Error, StoreUnavailable, OSError) as error:
             self._failed(error)
             self._records.extendleft(reversed(group))  # still in order; the spill thread watches their age
             return
-        self._on_commit(deliveries, added)
         self._answer(group)
+        self._on_commit(deliveries, added)
 
     def insert(self, deliveries: Sequence[Delivery]) -> None:
         """Keep drained deliveries; those waiting at the door go first. Only on the writer's thread."""
@@ -179,14 +179,23 @@ class Writer:
 
     def transact(self, work: Callable[[Tx], Any]) -> Any:
         """Run `work` in one transaction. Only on the writer's thread; raises what SQLite raises, rolled back."""
-        connection = self._open()
-        tx = SqliteTx(connection)
-        changes = connection.total_changes
-        try:
+
+        def whole(connection: Connection) -> Any:
+            tx = SqliteTx(connection)
             connection.execute("BEGIN IMMEDIATE")
             value = work(tx)
             tx.flush()
             connection.execute("COMMIT")
+            return value
+
+        return self._attempt(whole)
+
+    def _attempt(self, transaction: Callable[[Connection], Any]) -> Any:
+        """Run a whole transaction; whatever stops it, nothing of it stays."""
+        connection = self._open()
+        changes = connection.total_changes
+        try:
+            value = transaction(connection)
             self.commits += 1
         except BaseException as error:
             self._roll_back(connection, error)
