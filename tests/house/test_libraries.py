@@ -20,7 +20,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "anyio": EVERYWHERE,
     "apscheduler": ("reconciler/schedule.py",),
     "click": ("holdfast/cli/",),
-    "httptools": ("receiver/guard.py", "reconciler/pushing.py"),
+    "httptools": ("receiver/wire.py", "reconciler/pushing.py"),
     "httpx": (
         "reconciler/outbound.py",
         "reconciler/passing.py",  # carries the application's own requests: bytes through, nothing asked or judged
@@ -41,7 +41,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "sqlite_utils": ("receiver/store/sqlite/steps.py",),
     "starlette": ("reconciler/api/", *PLAY),
     "structlog": EVERYWHERE,
-    "uvicorn": ("receiver/server.py", "receiver/guard.py", "receiver/exchange.py", *PLAY),
+    "uvicorn": ("receiver/server.py", "receiver/wire.py", "receiver/exchange.py", *PLAY),
 }
 """Library -> the files and folders that may import it."""
 
