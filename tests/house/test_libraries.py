@@ -20,7 +20,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "anyio": EVERYWHERE,
     "apscheduler": ("reconciler/schedule.py",),
     "click": ("holdfast/cli/",),
-    "httptools": ("receiver/wire.py", "reconciler/pushing.py"),
+    "httptools": ("receiver/guard.py", "reconciler/pushing.py"),
     "httpx": (
         "reconciler/outbound.py",
         "reconciler/passing.py",  # carries the application's own requests: bytes through, nothing asked or judged
