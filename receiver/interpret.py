@@ -89,13 +89,18 @@ class Interpreter:
         self._ledger = ledger
         self._clock = clock
         self._wake = wake
+        self.crowd = 0
+        """How many waited at the door, of late."""
 
-    async def run_once(self) -> bool:
-        """Interpret a batch of deliveries; answers whether there may be more. Raises StoreUnavailable."""
-        limit = SHORT_BATCH if self._store.waiting() > CROWD else BATCH
+    async def run_once(self) -> int:
+        """Interpret a batch of deliveries; answers how many they were, 0 when there are none. Raises
+        StoreUnavailable."""
+        # One look may fall between two commits, when everybody has just been answered: what was seen before counts on.
+        self.crowd = max(self._store.waiting(), self.crowd // 2)
+        limit = SHORT_BATCH if self.crowd > CROWD else BATCH
         batch = await self._store.read(lambda view: self._understand(view, limit))
         if not batch:
-            return False
+            return 0
         now = self._clock.now()
         try:
             urged = await self._store.write(lambda tx: self._decide_all(tx, batch, now))
@@ -104,12 +109,12 @@ class Interpreter:
         except Exception as error:  # noqa: BLE001 - whatever one delivery does, the others go on
             if len(batch) == 1:
                 await self._give_up(batch[0], error)
-                return True
+                return 1
             urged = [await self._decide_alone(each, now) for each in batch]  # one spoils it: the others do not wait
         for job in urged:  # after the commit and on the caller's thread: whoever is woken looks at the record
             if job is not None:
                 self._wake(job.source, job.job_id)
-        return True
+        return len(batch)
 
     async def _decide_alone(self, each: Understood, now: float) -> Job | None:
         try:
@@ -143,8 +148,8 @@ class Interpreter:
         """Give one delivery its verdict; answers the job that is to be asked about at once, if there is one."""
         delivery, reading, key = each.delivery, each.reading, each.key
         said = reading.said
-        told = replace(
-            delivery, event=reading.event, job_id=said.job_id if said else None, event_key=key or delivery.event_key
+        told = delivery.with_(
+            event=reading.event, job_id=said.job_id if said else None, event_key=key or delivery.event_key
         )
         if key is None:
             self._close(tx, told, Verdict.QUARANTINED, reading.problem)

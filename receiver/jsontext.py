@@ -115,12 +115,34 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
 def dump(value: Any) -> str:
     """Write JSON compactly, in ASCII (a lone surrogate stays an escape and can be stored)."""
     return _ENCODER.encode(value)
+
+
+def dump_with(document: dict[str, Any], name: str, written: str) -> str:
+    """`dump` of an object that is not empty, with one more member at its end that is JSON already."""
+    return f'{dump(document)[:-1]},"{name}":{written}}}'
+
+
+def dump_shared(value: Any) -> str:
+    """`dump` for what is written twice in a row, to two places: the same object is written out once. Nobody changes a
+    value that was handed in here."""
+    global _shared  # one value, exchanged whole: any thread may
+    known, written = _shared
+    if known is not value:
+        written = dump(value)
+        if len(written) <= _SHARED_CHARACTERS:
+            _shared = (value, written)
+    return written
+
+
+_SHARED_CHARACTERS = 65_536
+"""What is longer is written twice rather than kept."""
+_shared: tuple[Any, str] = (None, "null")
 
 
 def identifier(value: Any) -> str | None:

@@ -141,12 +141,12 @@ def outcome_message(job: Job, provider: str, now: float, *, supersedes: str | No
         "state": job.state.value,
         "reason": job.reason.value if job.reason else None,
         "decided_by": job.decided_by.value if job.decided_by else None,
-        "result": job.result,
         "metadata": job.metadata,
         "supersedes": supersedes,
     }
-    identity = outcome_id(job, job.revision, job.state, job.reason)
-    return _message(identity, name, data, now, source=job.source, job_id=job.job_id, supersedes=supersedes)
+    identity = job.last_message_id or outcome_id(job, job.revision, job.state, job.reason)
+    written = jsontext.dump_with(data, "result", jsontext.dump_shared(job.result))  # the job's row holds it, too
+    return _message(identity, name, written, now, source=job.source, job_id=job.job_id, supersedes=supersedes)
 
 
 def event_message(
@@ -168,24 +168,25 @@ def event_message(
         "event": document,
         "delivery": str(delivery.id),
     }
-    return _message(message_id("event", delivery.source, key), f"event.{event}", data, now, source=delivery.source)
+    identity = message_id("event", delivery.source, key)
+    return _message(identity, f"event.{event}", jsontext.dump(data), now, source=delivery.source)
 
 
 def alert_message(source: str, name: str, facts: dict[str, Any], now: float, *, provider: str, key: str) -> Message:
     """What the application is told about a source itself (`alert.webhook_loss`), once for each `key`."""
     data = {"source": source, "provider": provider, **facts}
-    return _message(message_id("alert", source, name, key), f"alert.{name}", data, now, source=source)
+    return _message(message_id("alert", source, name, key), f"alert.{name}", jsontext.dump(data), now, source=source)
 
 
 def _message(
     identity: str,
     name: str,
-    data: dict[str, Any],
+    data: str,
     now: float,
     *,
     source: str,
     job_id: str | None = None,
     supersedes: str | None = None,
 ) -> Message:
-    payload = jsontext.dump({"id": identity, "type": name, "timestamp": clock.text(now), "data": data})
+    payload = jsontext.dump_with({"id": identity, "type": name, "timestamp": clock.text(now)}, "data", data)
     return Message(identity, source, job_id, name, payload, now, supersedes)

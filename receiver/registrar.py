@@ -83,9 +83,7 @@ def _by_link(tx: Tx, told: Registration, source: SourceSettings) -> Job | None:
 
 def schedule(job: Job, source: SourceSettings, now: float) -> Job:
     """Set a job's deadline and first question; says in `last_error` why nobody can be asked about it, if so."""
-    obstacle = source.facts.cannot_ask(job, source)
-    job = timetable.scheduled(job, source, now, askable=obstacle is None)
-    return job.with_(last_error=f"cannot be asked about: {obstacle}" if obstacle else None)
+    return timetable.scheduled(job, source, now, obstacle=source.facts.cannot_ask(job, source))
 
 
 def _fill(tx: Tx, known: Job, told: Registration, now: float, source: SourceSettings) -> Registered:

@@ -8,6 +8,7 @@ module can be imported without them. Nothing here reads a file or a secret's val
 import difflib
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, PrivateAttr, ValidationError, ValidationInfo, model_validator
@@ -191,7 +192,7 @@ class SourceSettings(ReconcileOverrides):
         """The keys that this provider's own `Settings` model declares; None when it declares none."""
         return self._extras
 
-    @property
+    @cached_property
     def facts(self) -> "Provider":
         """The provider adapter."""
         from receiver.providers import provider_named

@@ -129,9 +129,12 @@ def judge(state: JobState, reason: Reason | None, held: Evidence, claim: Claim, 
 
 def state_of(claim: Claim) -> JobState:
     """The state a claim leads to."""
-    return {
-        Claim.RUNNING: JobState.PENDING,
-        Claim.COMPLETED: JobState.COMPLETED,
-        Claim.FAILED: JobState.FAILED,
-        Claim.GIVEN_UP: JobState.FAILED,
-    }[claim]
+    return _LEADS_TO[claim]
+
+
+_LEADS_TO = {
+    Claim.RUNNING: JobState.PENDING,
+    Claim.COMPLETED: JobState.COMPLETED,
+    Claim.FAILED: JobState.FAILED,
+    Claim.GIVEN_UP: JobState.FAILED,
+}

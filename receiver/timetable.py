@@ -23,14 +23,19 @@ def started(job: Job) -> float:
     return min(job.started_at, job.registered_at)
 
 
-def scheduled(job: Job, source: SourceSettings, now: float, *, askable: bool) -> Job:
-    """A job with its deadline and its first question set. One nobody can be asked about waits for its deadline."""
+def scheduled(job: Job, source: SourceSettings, now: float, *, obstacle: str | None) -> Job:
+    """A job with its deadline and its first question set. One nobody can be asked about (`obstacle`: why) waits for its
+    deadline, and says so in `last_error`."""
     poll_after_s, fail_after_s = source.effective_timeouts(job.modality)
     began = min(started(job), now)
     deadline = began + fail_after_s
-    first = min(began + poll_after_s, deadline) if askable else deadline
+    first = min(began + poll_after_s, deadline) if obstacle is None else deadline
     stands_still = job.remaining_s is not None
-    return job.with_(deadline_at=None if stands_still else deadline, next_poll_at=max(first, job.not_before or 0.0))
+    return job.with_(
+        deadline_at=None if stands_still else deadline,
+        next_poll_at=max(first, job.not_before or 0.0),
+        last_error=None if obstacle is None else f"cannot be asked about: {obstacle}",
+    )
 
 
 def first_question_at(job: Job, source: SourceSettings) -> float:

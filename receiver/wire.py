@@ -22,6 +22,10 @@ from receiver.shortcut import Shortcut
 
 _NO_PIPELINE: deque[Any] = deque()  # uvicorn's own queue, unused: one for all, as idle connections should weigh little
 
+_READ_BYTES = 32_768
+"""asyncio makes room for so much before each read and gives back what stays empty. Its own 256 KiB cost more than all
+else about reading a request (the allocator tidies up whenever 64 KiB come back), and 32 KiB are eight of its slices."""
+
 
 class Wire(HttpToolsProtocol):
     """One connection of a listener, with the listener's Floor."""
@@ -74,6 +78,8 @@ class Wire(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
+        if hasattr(transport, "max_size"):
+            transport.max_size = _READ_BYTES
         others = self._floor.connections
         if len(others) >= self._limits.max_connections and (victim := others.dispensable()):
             self._floor.count("too_many")

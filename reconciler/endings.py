@@ -45,14 +45,14 @@ class Endings:
                 job = tx.jobs.find(source.name, old.job_id)
                 if job is None:
                     continue
-                note = f"cannot be asked about: {source.facts.cannot_ask(job, source) or 'nobody can be asked'}"
+                obstacle = source.facts.cannot_ask(job, source) or "nobody can be asked"
                 if job.state is not JobState.PENDING:
                     tx.jobs.change(job, job.with_(next_poll_at=None))
                 elif job.deadline_at is not None and now >= job.deadline_at:
+                    note = f"cannot be asked about: {obstacle}"
                     give_up(tx, self._ledger, job, now, reason=Reason.STALE, by=By.DEADLINE, note=note)
                 else:
-                    waiting = timetable.scheduled(job, source, now, askable=False)
-                    tx.jobs.change(job, waiting.with_(last_error=note))
+                    tx.jobs.change(job, timetable.scheduled(job, source, now, obstacle=obstacle))
 
         await in_steps(self._store, jobs, end)
         log.info("sweep.speechless", source=source.name, jobs=len(jobs))

@@ -15,7 +15,7 @@ import structlog
 from receiver import timetable
 from receiver.clock import Clock
 from receiver.errors import StoreUnavailable
-from receiver.interpret import Interpreter
+from receiver.interpret import SHORT_BATCH, Interpreter
 from receiver.ledger import Ledger
 from receiver.records import Job
 from receiver.settings import AppSettings, Settings
@@ -33,6 +33,11 @@ log = structlog.get_logger("holdfast.reconciler")
 
 LOOK_S = 1.0
 """The loops look by themselves this often."""
+GATHER_S = 0.02
+"""Passes of a loop that is woken again and again begin so far apart: one transaction serves all that came meanwhile.
+What comes after a silence is served at once."""
+FLOOD = 24
+"""While so many wait at the door, reading what came before pauses between its turns: they are to be answered first."""
 PRUNE_EVERY_S = 600.0
 ALERT_EVERY_S = 15.0
 GAP_LOOK_S = 5.0
@@ -145,7 +150,9 @@ class Reconciler:
         self.schedule.start()
 
     async def _loop(self, name: str, bell: Bell, work: Callable[[], Awaitable[object]]) -> None:
+        loop = asyncio.get_running_loop()
         while not self._stopping:
+            began = loop.time()
             try:
                 await work()
             except StoreUnavailable as error:
@@ -153,10 +160,12 @@ class Reconciler:
             except Exception:
                 log.exception("loop.failed", loop=name)
             await bell.wait(self.dispatch.rest_s(LOOK_S) if name == "dispatch" else LOOK_S)
+            await asyncio.sleep(max(0.0, began + GATHER_S - loop.time()))
 
     async def _interpret_all(self) -> None:
-        while not self._stopping and await self.interpreter.run_once():
-            pass
+        while not self._stopping and await self.interpreter.run_once() >= SHORT_BATCH:  # few are gathered first
+            if self.interpreter.crowd > FLOOD:
+                await asyncio.sleep(GATHER_S)
 
     async def _tell_all(self) -> None:
         if not self._stopping:

@@ -272,6 +272,8 @@ def word(value: Any) -> str | None:
     at LONGEST_WORD. Words are compared through `word(value).lower()`; ids go through `jsontext.identifier` instead."""
     if not isinstance(value, str) or not value:
         return None
+    if len(value) <= LONGEST_WORD and value.isascii():
+        return value
     return value[:LONGEST_WORD].encode("utf-8", "backslashreplace").decode("utf-8")[:LONGEST_WORD]
 
 

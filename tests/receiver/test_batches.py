@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from receiver.interpret import BATCH, SHORT_BATCH
 from receiver.providers.base import Finding
 from receiver.store.sqlite import driver
 from tests.receiver.scene import TOKEN, Scene
@@ -110,3 +112,35 @@ def test_a_batch_leaves_the_rows_that_one_by_one_would_have_left(known: list[Any
     for table in TABLES:
         assert together[table] == apart[table], table
     assert together["deliveries"], "something was compared"
+
+
+@pytest.mark.parametrize(
+    ("waiting", "limits"),
+    [
+        ([0, 0], [BATCH, BATCH]),
+        ([60, 0, 0, 0, 0], [SHORT_BATCH, SHORT_BATCH, SHORT_BATCH, BATCH, BATCH]),
+        ([0, 60, 60, 0], [BATCH, SHORT_BATCH, SHORT_BATCH, SHORT_BATCH]),
+    ],
+)
+def test_a_crowd_at_the_door_is_remembered_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: list[int], limits: list[int]
+) -> None:
+    """A look between two commits finds nobody waiting; the turns stay short all the same until the crowd has gone."""
+    scene = Scene(tmp_path / "holdfast.db")
+    left, asked = iter(waiting), list[int]()
+    monkeypatch.setattr(scene.store, "waiting", lambda: next(left))
+
+    def understand(view: object, limit: int) -> list[object]:
+        asked.append(limit)
+        return []
+
+    monkeypatch.setattr(scene.interpreter, "_understand", understand)
+
+    async def look() -> None:
+        for _ in waiting:
+            await scene.interpreter.run_once()
+
+    asyncio.run(look())
+    scene.store.close()
+
+    assert asked == limits

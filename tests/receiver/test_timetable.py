@@ -21,7 +21,7 @@ def job(**facts: Any) -> Job:
 
 
 def scheduled(*, now: float = START, askable: bool = True, **facts: Any) -> Job:
-    return timetable.scheduled(job(**facts), SOURCE, now, askable=askable)
+    return timetable.scheduled(job(**facts), SOURCE, now, obstacle=None if askable else "nobody holds a key")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,7 @@ def test_a_job_nobody_can_be_asked_about_waits_for_its_deadline() -> None:
     made = scheduled(askable=False)
 
     assert made.next_poll_at == made.deadline_at == START + 300
+    assert made.last_error == "cannot be asked about: nobody holds a key"
 
 
 def test_a_new_schedule_keeps_the_providers_own_wait() -> None:

@@ -230,7 +230,7 @@ async def test_a_loop_that_fails_goes_on(build: Callable[..., House], monkeypatc
     failures = iter([RuntimeError("once"), OSError("twice")])
     sound = house.reconciler.interpreter.run_once
 
-    async def run_once() -> bool:
+    async def run_once() -> int:
         failure = next(failures, None)
         if failure is not None:
             raise failure
@@ -284,3 +284,22 @@ async def test_what_is_owed_is_told_though_its_source_is_gone(build: Callable[..
 
     assert [json.loads(body)["data"]["source"] for body in app.bodies] == ["src"]
     assert [row["state"] for row in await house.told()] == ["delivered"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "passes"), [([0], 1), ([1, 128], 1), ([128, 128, 3, 9], 3), ([32, 0], 2), ([31, 40], 1)]
+)
+async def test_few_deliveries_are_gathered_before_the_next_pass(
+    build: Callable[..., House], monkeypatch: pytest.MonkeyPatch, sizes: list[int], passes: int
+) -> None:
+    """A pass that found a crowd is followed by another at once; behind a few, the next share one transaction."""
+    house = build({"src": {"provider": "omnifence", "path_token": "tok"}})
+    left = iter(sizes)
+
+    async def run_once() -> int:
+        return next(left)
+
+    monkeypatch.setattr(house.reconciler.interpreter, "run_once", run_once)
+    await house.reconciler._interpret_all()
+
+    assert len(sizes) - len(list(left)) == passes

@@ -332,3 +332,67 @@ def test_a_backup_comes_to_its_end_however_much_is_written_meanwhile(store: Stor
     copy = driver.open_reader(fast_folder / "copy.db")
     assert copy.execute("SELECT count(*) FROM deliveries").fetchone() == (400,)
     copy.close()
+
+
+@pytest.mark.parametrize("count", [1, 3, 64, 65, 200, 700])
+def test_every_delivery_is_counted_once_by_the_statement_that_keeps_it(store: Store, count: int) -> None:
+    """However many come together, and however often the same are put in again; a count that was rolled back with its
+    rows is as if it had never been."""
+    some = [delivery(store) for _ in range(count)]
+    put(store, *some)
+    put(store, *some, delivery(store))
+
+    def undone(tx: Tx) -> None:
+        tx.deliveries.add([delivery(store)])
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        store.write_sync(undone)
+
+    assert store.write_sync(lambda tx: tx.meta.get("deliveries.recorded")) == str(count + 1)
+
+
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        [b"a", None, b"", b"\x00\xff\x00", "é".encode(), b"z"],
+        [None, None],
+        [b""],
+        [b"x" * 100_000, b"y", b"x" * 200_000],
+    ],
+)
+def test_unread_deliveries_are_read_together_with_the_bytes_of_each(store: Store, bodies: list[bytes | None]) -> None:
+    """One step reads them all: no byte of one is another's, whatever the bytes are, also where there are none."""
+    some = [delivery(store, body=body) for body in bodies]
+    put(store, *some)
+
+    assert store.read_sync(lambda view: list(view.next_unread(100, 1 << 20))) == some
+
+
+def test_a_body_whose_kind_a_flipped_bit_changed_costs_itself_alone(store: Store, fast_folder: Path) -> None:
+    """A text of other characters than bytes does not shift the bodies behind it."""
+    some = [delivery(store, body=f'{{"n":"é{n}"}}'.encode()) for n in range(4)]
+    put(store, *some)
+    other = driver.open_writer(fast_folder / "record.db")
+    other.execute("PRAGMA ignore_check_constraints=ON")
+    other.execute("PRAGMA writable_schema=ON")
+    other.execute("UPDATE sqlite_master SET sql = replace(sql, 'body BLOB', 'body ANY') WHERE name = 'deliveries'")
+    other.close()
+    other = driver.open_writer(fast_folder / "record.db")
+    other.execute("UPDATE deliveries SET body = CAST(body AS TEXT) WHERE id = ?", (some[1].id,))
+    kinds = [row[0] for row in other.execute("SELECT typeof(body) FROM deliveries ORDER BY id")]
+    other.close()
+
+    assert [one.body for one in store.read_sync(lambda view: list(view.next_unread(9, 1 << 20)))] == [
+        one.body for one in some
+    ]
+    assert kinds == ["blob", "text", "blob", "blob"]
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\x00\xff", True, False, 7, 1.5, "text"])
+def test_the_driver_hands_values_over_as_they_are(value: Any) -> None:
+    """The short cuts for values that need no adapting change none of them."""
+    connection = driver.sqlite3.connect(":memory:")
+
+    assert connection.execute("SELECT ?", (value,)).fetchone() == (value,)
+    connection.close()

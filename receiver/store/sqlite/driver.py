@@ -41,6 +41,10 @@ CHECKPOINT_PAGES = 2000
 """The log is folded into the file whenever it has grown by this many pages of 4 KiB."""
 
 
+_STATEMENTS = 512
+"""Statements the writer keeps ready. Rows are written many together, one statement for each kind and number of them;
+what had to give way to another would be parsed again with every transaction."""
+
 FOREIGN = "it holds tables of another program; point store.url at a file of its own"
 
 
@@ -82,7 +86,13 @@ def open_writer(path: Path) -> Connection:
     with contextlib.suppress(OSError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o664))
     try:
-        connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path,
+            timeout=BUSY_MS / 1000,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_STATEMENTS,
+        )
         if is_foreign(connection):  # before WAL is set, for that is written into the file
             connection.close()
             raise StoreUnavailable(f"opening the database {path}: {FOREIGN}")

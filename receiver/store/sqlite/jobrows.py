@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
 import structlog
 
 from receiver import clock, jsontext
-from receiver.records import Job
+from receiver.records import Job, assembler
 from receiver.states import By, Evidence, JobState, Reason
 from receiver.store.sqlite.driver import Row
 
@@ -27,6 +28,9 @@ PACKED = ", ".join(
 )
 """COLUMNS for `packed`: SQLite before 3.43 writes a number into JSON with fifteen digits."""
 _OF = attrgetter(*FIELDS)
+_ASSEMBLED = assembler(Job, FIELDS)
+_KEY = frozenset(FIELDS[:2])
+_STATES = {each.value: each for each in JobState}
 _EVIDENCE = {int(each): each for each in Evidence}
 _STRONGEST = max(Evidence)
 _NOT_COMPARED = frozenset(("result", "metadata"))
@@ -36,9 +40,11 @@ _NOT_COMPARED = frozenset(("result", "metadata"))
 def changed_fields(old: Job, new: Job) -> tuple[str, ...]:
     """The columns in which two states of one job differ."""
     return tuple(
-        field
-        for field, before, after in zip(FIELDS[2:], _OF(old)[2:], _OF(new)[2:], strict=True)
-        if before is not after and (field in _NOT_COMPARED or before != after)
+        [
+            field
+            for field, before, after in zip(FIELDS, _OF(old), _OF(new), strict=True)
+            if before is not after and (field in _NOT_COMPARED or before != after) and field not in _KEY
+        ]
     )
 
 
@@ -75,50 +81,59 @@ _WRITTEN: dict[str, Callable[[Any], Any]] = {
         ("submitted_at", "registered_at", "next_poll_at", "deadline_at", "settled_at", "asked_at", "not_before",
          "first_miss_at"), _text,
     ),
-    **dict.fromkeys(("result", "refs", "metadata"), lambda value: None if value is None else jsontext.dump(value)),
+    **dict.fromkeys(("refs", "metadata"), lambda value: None if value is None else jsontext.dump(value)),
+    "result": lambda value: None if value is None else jsontext.dump_shared(value),
 }  # fmt: skip
 """How a field becomes its column; the others are written as they are."""
 
 
-def values_of(job: Job, fields: Sequence[str] = FIELDS) -> Row:
+def values_of(job: Job, fields: tuple[str, ...] = FIELDS) -> Row:
     """A job as the values of these columns."""
-    return tuple(_WRITTEN[field](getattr(job, field)) if field in _WRITTEN else getattr(job, field) for field in fields)
+    return tuple([write(job) for write in _writers(fields)])
+
+
+@lru_cache(maxsize=256)
+def _writers(fields: tuple[str, ...]) -> tuple[Callable[[Job], Any], ...]:
+    return tuple(_writer(field) for field in fields)
+
+
+def _writer(field: str) -> Callable[[Job], Any]:
+    read, written = attrgetter(field), _WRITTEN.get(field)
+    return read if written is None else lambda job: written(read(job))
 
 
 def job_of(row: Sequence[Any]) -> Job:
-    """A job from FIELDS."""
+    """A job from FIELDS. Raises ValueError or TypeError for a row that is none."""
     refs = json_or_none(row[16])
-    return Job(
-        source=row[0],
-        job_id=row[1],
-        alias=row[2],
-        modality=row[3],
-        state=JobState(row[4]),
-        reason=Reason(row[5]) if row[5] else None,
-        decided_by=By(row[6]) if row[6] else None,
-        provider_status=row[7],
-        submitted_at=instant_or_none(row[8]),
-        registered_at=instant_or_none(row[9]) or 0.0,
-        next_poll_at=instant_or_none(row[10]),
-        deadline_at=instant_or_none(row[11]),
-        settled_at=instant_or_none(row[12]),
-        polls=row[13],
-        last_error=row[14],
-        result=json_or_none(row[15]),
-        refs=refs if isinstance(refs, dict) else None,
-        metadata=json_or_none(row[17]),
-        poll_url=row[18],
-        evidence=_EVIDENCE.get(row[19]) or Evidence(min(max(row[19], 0), _STRONGEST)),
-        revision=row[20],
-        registered_by=row[21],
-        asked_at=instant_or_none(row[22]),
-        not_before=instant_or_none(row[23]),
-        wait_s=row[24],
-        misses=row[25],
-        first_miss_at=instant_or_none(row[26]),
-        late_polls=row[27],
-        last_message_id=row[28],
-        remaining_s=row[29],
+    return _ASSEMBLED(
+        (
+            row[0],
+            row[1],
+            row[2],
+            row[3],
+            _STATES.get(row[4]) or JobState(row[4]),
+            Reason(row[5]) if row[5] else None,
+            By(row[6]) if row[6] else None,
+            row[7],
+            instant_or_none(row[8]) if row[8] else None,
+            instant_or_none(row[9]) or 0.0,
+            instant_or_none(row[10]) if row[10] else None,
+            instant_or_none(row[11]) if row[11] else None,
+            instant_or_none(row[12]) if row[12] else None,
+            row[13],
+            row[14],
+            json_or_none(row[15]) if row[15] else row[15],
+            refs if isinstance(refs, dict) else None,
+            json_or_none(row[17]) if row[17] else row[17],
+            row[18],
+            _EVIDENCE.get(row[19]) or Evidence(min(max(row[19], 0), _STRONGEST)),
+            *row[20:22],
+            instant_or_none(row[22]) if row[22] else None,
+            instant_or_none(row[23]) if row[23] else None,
+            *row[24:26],
+            instant_or_none(row[26]) if row[26] else None,
+            *row[27:30],
+        )
     )
 
 
