@@ -1,5 +1,6 @@
 """Listening sockets: bound, inherited or handed down, and readable when they cannot be had."""
 
+import fcntl
 import os
 import socket
 import stat
@@ -165,10 +166,10 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused_and_left_open(tmp_p
 @pytest.fixture
 def handed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Two listening sockets as a service manager would hand them down, at the descriptors it would use."""
-    numbers = []
+    numbers: list[int] = []
     for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as each:
-            numbers.append(os.dup(each.fileno()))
+        with socket.create_server(("127.0.0.1", 0)) as each:  # far above what is open: one must follow the other
+            numbers.append(fcntl.fcntl(each.fileno(), fcntl.F_DUPFD, 700 if not numbers else numbers[0] + 1))
     monkeypatch.setattr("receiver.listeners.FIRST_PASSED_FD", min(numbers))
     assert sorted(numbers) == list(range(min(numbers), min(numbers) + 2))
     return numbers
