@@ -57,9 +57,10 @@ def pipeline(plan: Plan) -> Section:
 
 
 def _backlog(plan: Plan) -> record.Flow:
-    """Deliveries recorded while nobody reads them, then `holdfast reconcile` from its start."""
+    """Deliveries recorded while nobody reads them, then `holdfast reconcile` from its start. Its sweep over all open
+    jobs, which comes with every start, is left out: it is another work than reading."""
     folder, wanted = plan.folder / "backlog", plan.count(12_000, 60_000)
-    with processes.sidecar(folder, "receive") as product:
+    with processes.sidecar(folder, "receive", more="[reconcile]\nstartup_sweep = false\n") as product:
         open_jobs(folder, "b", wanted)
         processes.load(product.port, HOOK, count=wanted, seconds=120, secret=SECRET, prefix="b")
     with processes.sidecar(folder, "reconcile"):
@@ -68,9 +69,11 @@ def _backlog(plan: Plan) -> record.Flow:
 
 
 def _paced(plan: Plan, rate: int, seconds: float) -> dict[str, float]:
+    """A pace that goes on: the sweep that comes with a start is over before it begins."""
     folder = plan.folder / f"paced-{rate}"
+    open_jobs(folder, "p", round(rate * seconds) + 10)
     with processes.sidecar(folder, "run") as product:
-        open_jobs(folder, "p", round(rate * seconds) + 10)
+        processes.wait_calm(product)
         seen = processes.load(product.port, HOOK, seconds=seconds, rate=rate, secret=SECRET, prefix="p")
         record.wait_until(folder, STAGED, seen["acknowledged"], 60.0)
     flow = record.flow(folder, skip_s=min(1.0, seconds / 4))

@@ -25,6 +25,8 @@ TOKEN = "bench-path-token"  # noqa: S105 - a fixed token for a listener on loopb
 SECRET = "bench-secret"  # noqa: S105 - as above
 HOOK = f"/in/{SOURCE}/{TOKEN}"
 READY_S = 30.0
+_CALM_S = 0.4
+_CALM_LOOKS = 3
 _CLOCK = SystemClock()
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -105,6 +107,19 @@ def wait_ready(process: Process, path: str, log: Path) -> float:
             process.child.wait(0.005)
     process.stop(1.0)
     raise RuntimeError(f"the process did not answer; its log ends: {log.read_text('utf-8', 'replace')[-800:]}")
+
+
+def wait_calm(process: Process, share: float = 0.1) -> None:
+    """Wait until the process uses hardly any CPU: what comes with its start is over. Raises RuntimeError."""
+    began, last = _CLOCK.monotonic(), process.cpu_s()
+    calm = 0
+    while calm < _CALM_LOOKS:
+        if _CLOCK.monotonic() - began > READY_S:
+            raise RuntimeError("the process does not come to rest")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.child.wait(_CALM_S)
+        used = process.cpu_s()
+        calm, last = (calm + 1 if used - last < share * _CALM_S else 0), used
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
