@@ -49,6 +49,7 @@ def _slow(plan: Plan) -> list[Figure]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted + _SPARE), hard))
     try:
         with processes.sidecar(plan.folder / "slow", "run") as product, _dawdling(product, wanted) as connected:
+            processes.wait_calm(product)  # all are accepted: who comes now waits for nobody's turn
             seen = processes.load(product.port, HOOK, seconds=plan.seconds(2.0, 2.0), rate=200, secret=SECRET)
             used = product.rss_bytes() / MIB
     finally:

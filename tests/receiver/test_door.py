@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receiver import answers, jsontext
-from receiver.connections import Connections, Limits, Phase
+from receiver.connections import MOST_LATE, Connections, Limits, Phase
 from receiver.counters import ACK_BOUNDS_S, IntakeCounters
 from receiver.framing import Framing, split_target
 from receiver.jsoncheck import check_object
@@ -136,6 +136,25 @@ def test_time_in_a_phase_counts_from_its_beginning() -> None:
     connections.leave(someone)
     connections.leave(someone)
     assert connections.late(99.0) == []
+
+
+def test_thousands_that_are_late_together_are_ended_a_few_at_a_time() -> None:
+    """Longest late first, and all of them in the end: who is heard meanwhile does not wait for all of that."""
+    connections: Connections[Someone] = Connections(Limits(header_timeout_s=10.0))
+    crowd = [Someone() for _ in range(3 * MOST_LATE + 1)]
+    for each in crowd:
+        connections.enter(each, Phase.HEAD, 0.0)
+    ended: list[Someone] = []
+    looks = 0
+    while late := connections.late(10.0):
+        looks += 1
+        assert len(late) <= MOST_LATE
+        for each, _ in late:
+            connections.leave(each)
+            ended.append(each)
+
+    assert ended == crowd
+    assert looks == 4
 
 
 @pytest.mark.parametrize(
