@@ -8,6 +8,7 @@ delivery id that was acknowledged is written to `--ledger`, so that it can be lo
 """
 
 import argparse
+import contextlib
 import gc
 import hashlib
 import hmac
@@ -104,7 +105,8 @@ class Load:
 
     def _send(self, connection: Connection, due: float) -> None:
         self._under_way += 1
-        connection.send(self._request(), due)
+        with contextlib.suppress(OSError):  # it has gone, and will be read as gone
+            connection.send(self._request(), due)
 
     def _next(self, connection: Connection, now: float) -> None:
         """A connection may send: at once in a closed loop, what is due in an open one."""
@@ -137,8 +139,11 @@ class Load:
             answer = connection.read()
         except OSError:
             self.lost_connections += 1
-            self._under_way -= 1  # it has no answer
             connection.close(self._poll)
+            if connection in self._free:
+                self._free.remove(connection)
+            else:
+                self._under_way -= 1  # what was asked on it has no answer
             return
         if answer is None:
             return
