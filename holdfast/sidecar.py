@@ -95,7 +95,7 @@ class Sidecar:
         from reconciler.api.desk import Desk
         from reconciler.service import Reconciler
 
-        self.reconciler = reconciler = Reconciler(self.settings, store, self.clock)
+        self.reconciler = reconciler = Reconciler(self.settings, store, self.clock, apart="receiver" not in self.roles)
 
         async def poll_now(source: str, job_id: str) -> bool:
             reconciler.urge(source, job_id)

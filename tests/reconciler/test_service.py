@@ -20,6 +20,7 @@ from receiver.registrar import register
 from receiver.settings import Settings
 from receiver.store.base import Tx
 from receiver.store.sqlite.store import SqliteOptions, SqliteStore
+from reconciler import service
 from reconciler.service import Reconciler
 from tests.reconciler.peer import Peer, Writer, http, listening
 from tests.support import aeventually
@@ -303,3 +304,28 @@ async def test_few_deliveries_are_gathered_before_the_next_pass(
     await house.reconciler._interpret_all()
 
     assert len(sizes) - len(list(left)) == passes
+
+
+async def test_what_another_process_recorded_is_found_without_a_bell(
+    build: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Apart from the receiver nothing tells of a delivery, so it is looked for, and far more often than otherwise."""
+    monkeypatch.setattr(service, "LOOK_S", 3600.0)
+    house = build({"src": {"provider": "omnifence", "path_token": "tok"}})
+    await house.register("j1")
+    apart = Reconciler(house.settings, house.store, house.clock, Random(3), apart=True)
+    monkeypatch.setattr(house.store, "on_commit", lambda hook: None)
+    looks, look = [0], apart.interpreter.run_once
+
+    async def run_once() -> int:
+        found = await look()
+        looks[0] += 1
+        return found
+
+    monkeypatch.setattr(apart.interpreter, "run_once", run_once)
+    apart.start()
+    await aeventually(lambda: looks[0] > 0)
+    await house.deliver({"job_id": "j1", "status": "completed"})
+    await aeventually(lambda: _is(house, "j1", "completed"))
+
+    await apart.stop()
