@@ -39,10 +39,6 @@ _SETTLED_JOBS = (
     " result, evidence, revision, scheduled) SELECT :source, 'g' || i, 'prompt', 'completed', 'webhook', :then, :later,"
     " :then, '{}', 3, 1, 1 FROM n"
 )
-_RECORDED = (
-    "INSERT INTO meta (key, value) VALUES ('deliveries.recorded', :n)"
-    " ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + :n AS TEXT)"
-)
 _STEP = 50_000
 _BODY_BYTES = 300
 
@@ -119,7 +115,6 @@ def history(folder: Path, *, deliveries: int, settled: int, pending: int) -> Non
         _steps(connection, _KEYS, deliveries, values)
         _steps(connection, _SETTLED_JOBS, settled, values)
         _steps(connection, _OPEN_JOBS, pending, {**values, "prefix": "o"})
-        connection.execute(_RECORDED, {"n": deliveries})
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()

@@ -35,7 +35,6 @@ def _prefill(product: Product, rows: int) -> None:
             for number in range(1, rows + 1)
         ),
     )
-    connection.execute("UPDATE meta SET value = ? WHERE key = 'deliveries.recorded'", (str(rows),))
     connection.execute("COMMIT")
     connection.close()
 

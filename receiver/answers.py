@@ -5,6 +5,7 @@ knows no source, no request and no clock.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -32,6 +33,10 @@ class Answer:
         status = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n".encode()
         headers = b"".join(name + b": " + value + b"\r\n" for name, value in self.start["headers"])
         return status + headers + b"connection: close\r\n\r\n" + bytes(self.body["body"])
+
+
+Reply = Callable[[Answer], object]
+"""Takes the answer to one request, once, on the event loop."""
 
 
 def made(status: int, reason: str, content_type: bytes, body: bytes, *more: tuple[bytes, bytes]) -> Answer:

@@ -10,7 +10,7 @@ from typing import Any
 
 from receiver import answers
 from receiver.admission import Claim
-from receiver.answers import Answer
+from receiver.answers import Answer, Reply
 from receiver.intake import LARGE_BYTES, Intake, Visit
 from receiver.providers.base import RawRequest
 from receiver.records import Headers
@@ -41,29 +41,17 @@ class Door:
             await send(answer.body)
 
     def at_once(
-        self,
-        raw_path: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
-        body: bytes,
-        remote: str,
-        reply: Callable[[Answer], object],
+        self, raw_path: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes, remote: str, reply: Reply
     ) -> bool:
         """The same for a small POST that is whole, without a task (`receiver.shortcut`)."""
         try:
             if len(body) > LARGE_BYTES or raw_path == b"/healthz":
                 return False
-            visit = self._intake.find(raw_path)
-            if isinstance(visit, Answer):
-                reply(visit)
+            admitted = self._admit(raw_path, "POST", headers)
+            if isinstance(admitted, Answer):
+                reply(admitted)
                 return True
-            announced = self._judge_head("POST", headers)
-            if isinstance(announced, Answer):
-                reply(self._intake.refuse(visit, announced))
-                return True
-            claim = self._intake.claim(visit, len(body))
-            if claim is None:
-                reply(self._intake.shed(visit))
-                return True
+            visit, claim = admitted
             taken = False
             try:
                 taken = self._intake.take_now(visit, RawRequest(_decoded(headers), body), remote, claim, reply)
@@ -80,15 +68,10 @@ class Door:
         path: bytes = scope["raw_path"]
         if path == b"/healthz":
             return answers.ALIVE if scope["method"] in ("GET", "HEAD") else answers.GET_ONLY
-        visit = self._intake.find(path)
-        if isinstance(visit, Answer):
-            return visit
-        announced = self._judge_head(scope["method"], scope["headers"])
-        if isinstance(announced, Answer):
-            return self._intake.refuse(visit, announced)
-        claim = self._intake.claim(visit, announced)
-        if claim is None:
-            return self._intake.shed(visit)
+        admitted = self._admit(path, scope["method"], scope["headers"])
+        if isinstance(admitted, Answer):
+            return admitted
+        visit, claim = admitted
         taken = False
         try:
             body = await self._read(visit, receive, claim)
@@ -101,6 +84,16 @@ class Door:
         finally:
             if not taken:
                 claim.release()
+
+    def _admit(self, path: bytes, method: str, headers: Iterable[tuple[bytes, bytes]]) -> tuple[Visit, Claim] | Answer:
+        """Whose door it is, and room for the body its head announces; or why not."""
+        visit = self._intake.find(path)
+        if isinstance(visit, Answer):
+            return visit
+        announced = self._judge_head(method, headers)
+        if isinstance(announced, Answer):
+            return self._intake.refuse(visit, announced)
+        return (visit, claim) if (claim := self._intake.claim(visit, announced)) else self._intake.shed(visit)
 
     def _judge_head(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> int | Answer:
         """What the method and the headers alone decide; else how many bytes of body are announced."""

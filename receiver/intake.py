@@ -16,7 +16,7 @@ import structlog
 
 from receiver import answers, jsontext
 from receiver.admission import ByteBudget, Claim
-from receiver.answers import Answer
+from receiver.answers import Answer, Reply
 from receiver.clock import Clock
 from receiver.commits import Commits, Recorder
 from receiver.counters import IntakeCounters
@@ -34,8 +34,6 @@ DELIVERY_RECORDED = "delivery.recorded"
 DELIVERY_REFUSED = "delivery.refused"
 DELIVERY_NOT_KEPT = "delivery.not_kept"
 INTAKE_FAILED = "intake.failed"
-
-Reply = Callable[[Answer], object]
 
 LARGE_BYTES = 65_536
 """Larger bodies are judged in a thread: hashing and parsing megabytes must not hold up everybody's answer."""

@@ -7,10 +7,10 @@ application hands back. What is answered and how connections end is the same on 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from receiver.answers import Answer
+from receiver.answers import Answer, Reply
 from receiver.exchange import head_of
 from receiver.framing import Framing, split_target
 
@@ -27,15 +27,10 @@ class AnswersAtOnce(Protocol):
     """What an application offers that can do without a task."""
 
     def at_once(
-        self,
-        raw_path: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
-        body: bytes,
-        remote: str,
-        reply: Callable[[Answer], object],
+        self, raw_path: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes, remote: str, reply: Reply
     ) -> bool:
-        """Answer a POST. `reply` is called once, from this call or later on the loop; False: it will not be, and
-        nothing was done; the request is to go the long way. Raises nothing."""
+        """Answer a POST whose head says how long its body is. `reply` is called once, from this call or later on the
+        loop; False: it will not be, and nothing was done; the request is to go the long way. Raises nothing."""
         ...
 
 

@@ -104,7 +104,7 @@ def row_of(delivery: Delivery) -> Row:
 
 
 def put_in(runs: Runs, deliveries: Sequence[Delivery]) -> int:
-    """Insert deliveries (as many as `in_one` says) by one statement, which also counts them (`deliveries_recorded`).
+    """Insert deliveries (at most LARGEST_INSERT) by one statement, which also counts them (`deliveries_recorded`).
     Outside a transaction it is one by itself: begun, synced and ended in a single step, so that the writer has to win
     back the interpreter's lock once a group and not five times. Answers how many were new."""
     return runs.execute(insert(len(deliveries)), [value for each in deliveries for value in row_of(each)]).rowcount

@@ -167,7 +167,7 @@ class Writer:
             self._failed(error)
             self._records.extendleft(reversed(group))  # still in order; the spill thread watches their age
             return
-        self._answer(group)
+        self._answer(group)  # first: the mark may lag behind, it then reports too little and never too much
         self._on_commit(deliveries, added)
 
     def insert(self, deliveries: Sequence[Delivery]) -> None:
