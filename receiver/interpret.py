@@ -7,8 +7,8 @@ no harm. A delivery that cannot be decided is quarantined by itself; it never ho
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -36,8 +36,7 @@ CROWD = 8
 BATCH_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Understood:
+class Understood(NamedTuple):
     """A delivery with what its provider made of it."""
 
     delivery: Delivery

@@ -8,6 +8,7 @@ their text.
 import json
 import re
 from itertools import accumulate
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 MAX_DEPTH = 200
@@ -123,9 +124,12 @@ def dump(value: Any) -> str:
     return _ENCODER.encode(value)
 
 
-def dump_with(document: dict[str, Any], name: str, written: str) -> str:
-    """`dump` of an object that is not empty, with one more member at its end that is JSON already."""
-    return f'{dump(document)[:-1]},"{name}":{written}}}'
+def dump_texts(texts: dict[str, str | None], **written: str) -> str:
+    """`dump` of an object of texts, followed by members that are JSON already. In half of the time, and what can be
+    large is not written a second time. The names are ours: they are put in as they are."""
+    members = [f'"{name}":{"null" if text is None else _quoted(text)}' for name, text in texts.items()]
+    members += [f'"{name}":{text}' for name, text in written.items()]
+    return f"{{{','.join(members)}}}"
 
 
 def dump_shared(value: Any) -> str:

@@ -7,8 +7,7 @@ from the outcome itself: after a lost database the same outcome gets the same id
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from receiver import clock, jsontext
 from receiver.records import Delivery, HistoryEntry, Job, Message, Observation
@@ -19,8 +18,7 @@ LateLook = Callable[[Job, float], float | None]
 """(stale job, now) -> when to look at it once more, or None."""
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(NamedTuple):
     """What an observation did."""
 
     move: Move
@@ -132,7 +130,7 @@ def outcome_id(job: Job, revision: int, state: JobState, reason: Reason | None) 
 def outcome_message(job: Job, provider: str, now: float, *, supersedes: str | None) -> Message:
     """What the application is told when a job has ended."""
     name = f"job.{job.state.value}"
-    data = {
+    texts = {
         "source": job.source,
         "provider": provider,
         "job_id": job.job_id,
@@ -141,12 +139,12 @@ def outcome_message(job: Job, provider: str, now: float, *, supersedes: str | No
         "state": job.state.value,
         "reason": job.reason.value if job.reason else None,
         "decided_by": job.decided_by.value if job.decided_by else None,
-        "metadata": job.metadata,
         "supersedes": supersedes,
     }
     identity = job.last_message_id or outcome_id(job, job.revision, job.state, job.reason)
-    written = jsontext.dump_with(data, "result", jsontext.dump_shared(job.result))  # the job's row holds it, too
-    return _message(identity, name, written, now, source=job.source, job_id=job.job_id, supersedes=supersedes)
+    result = jsontext.dump_shared(job.result)  # the job's row holds it, too
+    data = jsontext.dump_texts(texts, metadata=jsontext.dump(job.metadata), result=result)
+    return _message(identity, name, data, now, source=job.source, job_id=job.job_id, supersedes=supersedes)
 
 
 def event_message(
@@ -188,5 +186,5 @@ def _message(
     job_id: str | None = None,
     supersedes: str | None = None,
 ) -> Message:
-    payload = jsontext.dump_with({"id": identity, "type": name, "timestamp": clock.text(now)}, "data", data)
+    payload = jsontext.dump_texts({"id": identity, "type": name, "timestamp": clock.text(now)}, data=data)
     return Message(identity, source, job_id, name, payload, now, supersedes)

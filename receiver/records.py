@@ -1,9 +1,12 @@
-"""The values Holdfast passes between its parts. Plain, frozen, no I/O; instants are seconds since 1970 UTC."""
+"""The values Holdfast passes between its parts. Plain, unchangeable, no I/O; instants are seconds since 1970 UTC.
+
+What is made for every delivery and never copied with changes is a named tuple: a frozen dataclass takes four times as
+long to make, one guarded field after the other.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from operator import attrgetter
-from typing import Any, NewType, TypeVar
+from typing import Any, NamedTuple, NewType, TypeVar
 
 from receiver.states import By, Claim, Evidence, JobState, Reason, Verdict
 
@@ -14,35 +17,31 @@ Headers = tuple[tuple[str, str], ...]
 
 
 def assembler(kind: type[T], names: Sequence[str]) -> Callable[[Sequence[Any]], T]:
-    """What makes values of a frozen dataclass from all of its fields in this order. Its own constructor looks up every
-    name and takes three times as long, which is much of what settling a job costs."""
+    """What makes values of a frozen dataclass from all of its fields in this order. Its own constructor sets one field
+    after the other, each past the guard against changes, which is much of what settling a job costs."""
     if sorted(names) != sorted(each.name for each in fields(kind)):  # type: ignore[arg-type] # a dataclass it is
         raise TypeError(f"not the fields of {kind.__name__}: {names}")
-    writers = tuple(getattr(kind, name).__set__ for name in names)
 
     def assemble(values: Sequence[Any]) -> T:
         made = object.__new__(kind)
-        for write, value in zip(writers, values, strict=True):
-            write(made, value)
+        vars(made).update(zip(names, values, strict=True))
         return made
 
     return assemble
 
 
-def _copier(kind: type[T]) -> Callable[[T, dict[str, Any]], T]:
-    """What copies values of a frozen dataclass with some of their fields changed."""
-    names = tuple(each.name for each in fields(kind))  # type: ignore[arg-type] # a dataclass it is
-    read, assemble = attrgetter(*names), assembler(kind, names)
-
-    def changed(value: T, changes: dict[str, Any]) -> T:
-        kept = dict(zip(names, read(value), strict=True))
-        kept.update(changes)
-        return assemble((*kept.values(),))
-
-    return changed
+def _changed(value: T, changes: dict[str, Any]) -> T:
+    """A copy of a value of a frozen dataclass with some of its fields changed."""
+    made, before = object.__new__(type(value)), vars(value)
+    after = vars(made)
+    after.update(before)
+    after.update(changes)
+    if len(after) != len(before):
+        raise ValueError(f"no fields of {type(value).__name__}: {sorted(changes.keys() - before.keys())}")
+    return made
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: copied all at once
 class Delivery:
     """One HTTP request that came in, kept raw."""
 
@@ -65,13 +64,10 @@ class Delivery:
 
     def with_(self, **changes: Any) -> "Delivery":
         """A copy with some fields changed. Raises ValueError for a name that is no field's."""
-        return _changed_delivery(self, changes)
+        return _changed(self, changes)
 
 
-_changed_delivery = _copier(Delivery)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: copied all at once
 class Job:
     """One asynchronous operation at a provider, from submission to its end. Field meanings: CONTRACT 9 and 10."""
 
@@ -128,10 +124,7 @@ class Job:
 
     def with_(self, **changes: Any) -> "Job":
         """A copy with some fields changed. Raises ValueError for a name that is no field's."""
-        return _changed_job(self, changes)
-
-
-_changed_job = _copier(Job)
+        return _changed(self, changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +142,7 @@ class Registration:
     by: str = "application"
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """One claim about a job's status: from a delivery, from a poll, or from the deadline passing."""
 
     source: str
@@ -166,8 +158,7 @@ class Observation:
     note: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
+class HistoryEntry(NamedTuple):
     """One row of a job's story."""
 
     source: str
@@ -212,8 +203,7 @@ class DeliveryRecord:
     """When it was last tried or made, where a field says so; an instant."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What the application is told, once per outcome. `payload` is the JSON text that goes out unchanged."""
 
     id: str

@@ -188,8 +188,6 @@ def _reread(tx: Tx, delivery_id: DeliveryId, reason: str) -> Delivery | None:
     delivery = tx.deliveries.get(delivery_id)
     if delivery is None:
         return None
-    again = Delivery(
-        **{field: getattr(delivery, field) for field in delivery.__slots__} | {"verdict": Verdict.NEW, "reason": reason}
-    )
+    again = delivery.with_(verdict=Verdict.NEW, reason=reason)
     tx.deliveries.decide(again)
     return again

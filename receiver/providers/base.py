@@ -14,7 +14,7 @@ of it needs a network.
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ConfigDict
@@ -73,8 +73,7 @@ class Parked:
 Authentication = Accepted | Refused | Parked
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """What a delivery claims of one job."""
 
     job_id: str
@@ -92,8 +91,7 @@ class Said:
     metadata: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """A delivery, understood."""
 
     event: str | None = None

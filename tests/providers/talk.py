@@ -11,7 +11,7 @@ from typing import Any
 
 from receiver import jsontext
 from receiver.providers import provider_named
-from receiver.providers.base import Finding, Provider, Question, RawRequest, Reading, Reply
+from receiver.providers.base import Finding, Provider, Question, RawRequest, Reading, Reply, Said
 from receiver.records import Job
 from receiver.secrets import Secret
 from receiver.settings import SourceSettings
@@ -134,6 +134,12 @@ def said_by(value: Any) -> Any:
             if mine != default:
                 told[each.name] = said_by(mine)
         return told
+    if isinstance(value, Said | Reading):
+        return {
+            name: said_by(mine)
+            for name, mine in zip(value._fields, value, strict=True)
+            if name not in value._field_defaults or mine != value._field_defaults[name]
+        }
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):

@@ -60,8 +60,10 @@ def test_what_is_written_twice_in_a_row_is_written_the_same() -> None:
         assert jsontext.dump_shared(value) == jsontext.dump(value)
 
 
-def test_a_member_that_is_written_already_is_put_in_as_it_is() -> None:
-    """At the end, with its name, and the whole is one JSON text."""
-    written = jsontext.dump_with({"a": 1}, "b", '{"c":1.0}')
+def test_an_object_of_texts_is_written_as_any_other() -> None:
+    """Quotes, controls, other alphabets, a lone surrogate, nothing at all; what is JSON already comes after them."""
+    texts = {"a": 'x"\\\n', "b": None, "c": "é\ud800", "d": ""}
+    written = jsontext.dump_texts(texts, e='{"f":1.0}', g="null")
 
-    assert written == '{"a":1,"b":{"c":1.0}}'
+    assert written == jsontext.dump({**texts, "e": {"f": 1.0}, "g": None})
+    assert jsontext.dump_texts({}) == jsontext.dump({})

@@ -23,11 +23,14 @@ FIELDS = (
 )  # fmt: skip
 COLUMNS = ", ".join(FIELDS)
 _REALS = ("wait_s", "remaining_s")
+_INSTANTS = (
+    "submitted_at", "registered_at", "next_poll_at", "deadline_at", "settled_at", "asked_at", "not_before",
+    "first_miss_at",
+)  # fmt: skip
 PACKED = ", ".join(
     f"iif({field} IS NULL, NULL, json(printf('%!.17g', {field})))" if field in _REALS else field for field in FIELDS
 )
 """COLUMNS for `packed`: SQLite before 3.43 writes a number into JSON with fifteen digits."""
-_OF = attrgetter(*FIELDS)
 _ASSEMBLED = assembler(Job, FIELDS)
 _KEY = frozenset(FIELDS[:2])
 _STATES = {each.value: each for each in JobState}
@@ -39,11 +42,12 @@ _NOT_COMPARED = frozenset(("result", "metadata"))
 
 def changed_fields(old: Job, new: Job) -> tuple[str, ...]:
     """The columns in which two states of one job differ."""
+    was = vars(old)
     return tuple(
         [
             field
-            for field, before, after in zip(FIELDS, _OF(old), _OF(new), strict=True)
-            if before is not after and (field in _NOT_COMPARED or before != after) and field not in _KEY
+            for field, after in vars(new).items()
+            if (before := was[field]) is not after and (field in _NOT_COMPARED or before != after) and field not in _KEY
         ]
     )
 
@@ -72,19 +76,34 @@ def json_or_none(written: str | None) -> Any:
         return written
 
 
+def _object_or_none(written: str) -> dict[str, Any] | None:
+    value = json_or_none(written)
+    return value if isinstance(value, dict) else None
+
+
 _WRITTEN: dict[str, Callable[[Any], Any]] = {
     "state": lambda state: state.value,
     "reason": lambda reason: reason.value if reason else None,
     "decided_by": lambda by: by.value if by else None,
     "evidence": int,
-    **dict.fromkeys(
-        ("submitted_at", "registered_at", "next_poll_at", "deadline_at", "settled_at", "asked_at", "not_before",
-         "first_miss_at"), _text,
-    ),
+    **dict.fromkeys(_INSTANTS, _text),
     **dict.fromkeys(("refs", "metadata"), lambda value: None if value is None else jsontext.dump(value)),
     "result": lambda value: None if value is None else jsontext.dump_shared(value),
 }  # fmt: skip
 """How a field becomes its column; the others are written as they are."""
+_READ: tuple[tuple[int, Callable[[Any], Any]], ...] = tuple(
+    (FIELDS.index(field), read)
+    for field, read in {
+        **dict.fromkeys(_INSTANTS, instant_or_none),
+        "reason": Reason,
+        "decided_by": By,
+        "result": json_or_none,
+        "refs": _object_or_none,
+        "metadata": json_or_none,
+    }.items()
+)
+"""How a column that is not NULL becomes its field."""
+_STATE, _EVIDENCE_AT, _REGISTERED_AT = (FIELDS.index(field) for field in ("state", "evidence", "registered_at"))
 
 
 def values_of(job: Job, fields: tuple[str, ...] = FIELDS) -> Row:
@@ -104,37 +123,14 @@ def _writer(field: str) -> Callable[[Job], Any]:
 
 def job_of(row: Sequence[Any]) -> Job:
     """A job from FIELDS. Raises ValueError or TypeError for a row that is none."""
-    refs = json_or_none(row[16])
-    return _ASSEMBLED(
-        (
-            row[0],
-            row[1],
-            row[2],
-            row[3],
-            _STATES.get(row[4]) or JobState(row[4]),
-            Reason(row[5]) if row[5] else None,
-            By(row[6]) if row[6] else None,
-            row[7],
-            instant_or_none(row[8]) if row[8] else None,
-            instant_or_none(row[9]) or 0.0,
-            instant_or_none(row[10]) if row[10] else None,
-            instant_or_none(row[11]) if row[11] else None,
-            instant_or_none(row[12]) if row[12] else None,
-            row[13],
-            row[14],
-            json_or_none(row[15]) if row[15] else row[15],
-            refs if isinstance(refs, dict) else None,
-            json_or_none(row[17]) if row[17] else row[17],
-            row[18],
-            _EVIDENCE.get(row[19]) or Evidence(min(max(row[19], 0), _STRONGEST)),
-            *row[20:22],
-            instant_or_none(row[22]) if row[22] else None,
-            instant_or_none(row[23]) if row[23] else None,
-            *row[24:26],
-            instant_or_none(row[26]) if row[26] else None,
-            *row[27:30],
-        )
-    )
+    told = list(row)
+    for at, read in _READ:
+        if told[at] is not None:
+            told[at] = read(told[at])
+    told[_STATE] = _STATES.get(told[_STATE]) or JobState(told[_STATE])
+    told[_EVIDENCE_AT] = _EVIDENCE.get(told[_EVIDENCE_AT]) or Evidence(min(max(told[_EVIDENCE_AT], 0), _STRONGEST))
+    told[_REGISTERED_AT] = told[_REGISTERED_AT] or 0.0
+    return _ASSEMBLED(told)
 
 
 def jobs_of(rows: Iterable[Sequence[Any]]) -> list[Job]:
