@@ -10,17 +10,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench import processes, record
-from bench.figures import Figure, Plan, Section, at_least, plain
+from bench import disk, processes, record
+from bench.figures import Figure, Plan, Section, at_least, plain, skipped
 from bench.processes import HOOK, SECRET, Process
 
 CONNECTIONS = 64
+WANTED_OF_EACH = 8.0
+"""How many times a commit for each request."""
+SLOW_SYNC_MS = 2.0
 
 
 def receive(plan: Plan) -> Section:
     """`holdfast receive` alone."""
     section = Section("intake", "Durable acknowledgements, `holdfast receive`, 64 connections, 1 KB bodies")
-    return _measured(plan, section, "receive", 0.8)
+    section = _measured(plan, section, "receive", 0.8)
+    section.figures += _with_a_slower_disk(plan)
+    return section
 
 
 def run(plan: Plan) -> Section:
@@ -74,7 +79,7 @@ def _figures(seen: list[dict[str, dict[str, Any]]], reach: float) -> list[Figure
             "against a commit per request",
             against_each,
             "x",
-            8.0,
+            WANTED_OF_EACH,
             "the no-op route itself is the ceiling of this one; it is in the next line",
         ),
         plain("the no-op route against a commit per request", ceiling, "x"),
@@ -85,6 +90,30 @@ def _figures(seen: list[dict[str, dict[str, Any]]], reach: float) -> list[Figure
         plain("CPU a delivery, all threads", all_of("product", "cpu_us"), "µs"),
         plain("CPU a request, no-op route", all_of("noop", "cpu_us"), "µs"),
         plain("what the load itself uses", all_of("product", "load_cpu_share"), "cores"),
+    ]
+
+
+def _with_a_slower_disk(plan: Plan) -> list[Figure]:
+    """What sharing a sync is worth depends on what one costs. On a disk that takes hardly longer for one than the
+    server does for a request, the no-op route itself is not many times a commit per request; so both are measured once
+    more where every sync takes as long as on a disk at the other end of a network."""
+    name, note = f"against a commit per request, each sync {SLOW_SYNC_MS:g} ms slower", "both with the same delay"
+    library = disk.build(plan.folder)
+    if library is None:
+        return [skipped(name, disk.NO_COMPILER, f"≥ {WANTED_OF_EACH:g}")]
+    folder, seconds, slower = plan.folder / "slower", plan.seconds(2.0, 6.0), disk.slower(library, SLOW_SYNC_MS)
+    with ExitStack() as stack:
+        each = stack.enter_context(processes.yardstick(folder / "each", commit_each=True, environment=slower))
+        product = stack.enter_context(processes.sidecar(folder / "product", "receive", environment=slower))
+        seen = [
+            (_round(product, HOOK, seconds, secret=SECRET, prefix=f"s{n}-"), _round(each, "/in/bench", seconds))
+            for n in range(plan.count(3, 5))
+        ]
+    ratios = [ours["per_s"] / theirs["per_s"] for ours, theirs in seen]
+    return [
+        at_least(name, ratios, "x", WANTED_OF_EACH, note),
+        plain("acknowledged there", [ours["per_s"] for ours, _ in seen], "/s"),
+        plain("commit per request there", [theirs["per_s"] for _, theirs in seen], "/s"),
     ]
 
 

@@ -4,16 +4,13 @@ The load is open: requests are due at fixed moments and latency counts from then
 """
 
 import os
-import shutil
 import statistics
-import subprocess
 from pathlib import Path
 
-from bench import processes, record
+from bench import disk, processes, record
 from bench.figures import Figure, Plan, Section, at_most, plain, skipped
 from bench.processes import HOOK, SECRET
 
-STALL_SOURCE = Path(__file__).with_name("stall.c")
 SYNC_SAMPLES = 200
 PACE_PER_S = 300
 
@@ -61,14 +58,13 @@ def sync_ms(folder: Path) -> float:
 def stalled(plan: Plan) -> Section:
     """A disk that stands still for 2 s in every 4 s: syncs of the database do not return until it moves on."""
     section = Section("stall", "Acknowledgement latency while the disk of the database stands still for 2 s at a time")
-    library = build_stall(plan.folder)
+    library = disk.build(plan.folder)
     if library is None:
-        section.figures.append(skipped("slowest acknowledgement", "no C compiler (gcc or cc)", "≤ 1000 ms"))
+        section.figures.append(skipped("slowest acknowledgement", disk.NO_COMPILER, "≤ 1000 ms"))
         return section
     folder, seconds = plan.folder / "stall", plan.seconds(8.0, 30.0)
     control = plan.folder / "stall.on"
-    environment = {"LD_PRELOAD": str(library), "STALL_CONTROL": str(control)}
-    with processes.sidecar(folder, "receive", environment=environment) as product:
+    with processes.sidecar(folder, "receive", environment=disk.standing_still(library, control)) as product:
         control.touch()
         seen = processes.load(product.port, HOOK, seconds=seconds, rate=PACE_PER_S, secret=SECRET)
         control.unlink()
@@ -84,14 +80,3 @@ def stalled(plan: Plan) -> Section:
         plain("until all spilled rows are in the database", [after_s], "s"),
     ]
     return section
-
-
-def build_stall(folder: Path) -> Path | None:
-    """The library that makes syncs stand still; None without a compiler."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        return None
-    library = folder / "stall.so"
-    words = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(STALL_SOURCE), "-ldl"]
-    done = subprocess.run(words, capture_output=True, check=False)  # noqa: S603 - our own source
-    return library if done.returncode == 0 else None

@@ -217,14 +217,16 @@ def api_port(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def yardstick(folder: Path, *, commit_each: bool = False) -> Iterator[Process]:
+def yardstick(
+    folder: Path, *, commit_each: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator[Process]:
     """The no-op route, or the one that commits each request."""
     folder.mkdir(parents=True, exist_ok=True)
     port, log = free_port(), folder / "yardstick.log"
     words = python("-m", "bench.noop", "--port", str(port))
     if commit_each:
         words += ["--commit-each", str(folder / "each.db")]
-    process = start(words, port=port, log=log)
+    process = start(words, port=port, log=log, environment=environment)
     try:
         wait_ready(process, "/nothing", log)
         yield process

@@ -1,6 +1,8 @@
-/* Makes the disk of the database stand still: while the control file exists, an fdatasync or fsync of a file whose name
-   ends in -wal or .db does not return during two of every four seconds. The spill journal is another file and goes on,
-   as another disk would. Preloaded into the product by the benchmark; nothing else uses it. */
+/* Another disk than the one that is there, for an fdatasync or fsync of a file whose name ends in -wal or .db:
+     STALL_CONTROL   while the file of this name exists, none returns during two of every four seconds
+     SYNC_DELAY_US   each takes so many microseconds longer
+   The spill journal is another file and goes on, as another disk would. Preloaded into processes by the benchmark;
+   nothing else uses it. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
@@ -9,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static int stalled_file(int fd) {
+static int database_file(int fd) {
     char link[64], name[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, name, sizeof name - 1);
@@ -18,10 +20,11 @@ static int stalled_file(int fd) {
     return strcmp(name + length - 4, "-wal") == 0 || strcmp(name + length - 3, ".db") == 0;
 }
 
-static void stand_still(int fd) {
-    const char *control = getenv("STALL_CONTROL");
-    if (!control || !stalled_file(fd)) return;
-    for (;;) {
+static void wait_for_disk(int fd) {
+    const char *control = getenv("STALL_CONTROL"), *delay = getenv("SYNC_DELAY_US");
+    if ((!control && !delay) || !database_file(fd)) return;
+    if (delay) usleep(atoi(delay));
+    while (control) {
         struct timespec now;
         if (access(control, F_OK) != 0) return;
         clock_gettime(CLOCK_MONOTONIC, &now);
@@ -33,13 +36,13 @@ static void stand_still(int fd) {
 int fdatasync(int fd) {
     static int (*real)(int);
     if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
-    stand_still(fd);
+    wait_for_disk(fd);
     return real(fd);
 }
 
 int fsync(int fd) {
     static int (*real)(int);
     if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
-    stand_still(fd);
+    wait_for_disk(fd);
     return real(fd);
 }
