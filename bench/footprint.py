@@ -106,7 +106,7 @@ def disk(plan: Plan) -> Section:
 def activation(plan: Plan) -> Section:
     """A kept connection through a socket that systemd would hand down, against one we bound."""
     section = Section("activation", "Kept-alive requests through a socket-activated listener")
-    seconds, rounds = plan.seconds(1.5, 5.0), plan.count(4, 8)
+    seconds, rounds = plan.seconds(0.5, 1.0), plan.count(12, 40)
     ratios = []
     with processes.sidecar(plan.folder / "bound", "receive") as bound, handed_down(plan.folder / "handed") as handed:
         for n in range(rounds):

@@ -30,7 +30,7 @@ def pipeline(plan: Plan) -> Section:
     seconds = plan.seconds(4.0, 60.0)
     held = 0.0
     step = 1.0
-    for share in (0.35, 0.5, 0.65, 0.8):
+    for share in (0.25, 0.35, 0.45, 0.55, 0.65, 0.8):
         rate = max(50, round(backlog.per_s * share))
         seen = _paced(plan, rate, seconds)
         plan.say(f"  pipeline at {rate}/s: {seen['oldest_s']:.2f} s behind")

@@ -88,9 +88,10 @@ def flow(folder: Path, *, skip_s: float = 0.0) -> Flow:
     pairs = [pair for pair in pairs if pair[1] >= first] or pairs
     ends = [staged for _, staged in pairs]
     waits = sorted((staged - came) * 1000 for came, staged in pairs)
-    took = max(max(ends) - min(ends), 0.001)
+    began = min(ends)  # when the first batch was done: the time runs from there, and that batch is not counted
+    later, took = sum(end > began for end in ends), max(max(ends) - began, 0.001)
     at_99 = waits[min(len(waits) - 1, int(0.99 * len(waits)))]
-    return Flow(len(pairs), len(pairs) / took, statistics.median(waits), at_99, waits[-1])
+    return Flow(len(pairs), later / took, statistics.median(waits), at_99, waits[-1])
 
 
 def seconds_between(first: str | None, last: str | None) -> float:

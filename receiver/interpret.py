@@ -27,7 +27,7 @@ log = structlog.get_logger("holdfast.interpret")
 
 TEST_EVENT = "webhook.test"
 """Recorded and told to nobody, whoever sends it (CONTRACT 5)."""
-BATCH = 128
+BATCH = 256
 """Deliveries of one transaction at the most: they share the price of its sync."""
 SHORT_BATCH = 32
 """The same while deliveries wait at the door: they wait for this transaction too, and are to be acknowledged first."""

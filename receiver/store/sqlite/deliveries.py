@@ -28,7 +28,7 @@ _TOGETHER = (
     f" CAST(group_concat(body, '') AS BLOB) FROM ({UNREAD})"
 )
 """Unread deliveries in one step: all as JSON, which cannot hold bytes, and their bodies one behind the other."""
-PACKED_BYTES = 256 << 10
+PACKED_BYTES = 1 << 20
 """Bodies of so many bytes together are read in one step; larger ones a row a step, never all of them twice over."""
 
 HELD_BEFORE = (
