@@ -135,15 +135,36 @@ def get(port: int, path: str) -> tuple[int, bytes]:
 
 def post(port: int, path: str, body: bytes) -> int:
     """One signed POST on loopback; its status."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        signature = hmac.new(SECRET.encode(), body, "sha256").hexdigest()
-        connection.request("POST", path, body, {"X-Signature": signature, "Content-Type": "application/json"})
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status
-    finally:
-        connection.close()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        return _post(connection, path, body)
+
+
+def post_in_turn(ports: Sequence[int], path: str, count: int) -> list[list[float]]:
+    """So many signed POSTs to each of some listeners over one kept connection each, one after the other; the seconds
+    each took, by listener. Raises RuntimeError for any answer but 200."""
+    with contextlib.ExitStack() as stack:
+        kept = [
+            stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)))
+            for port in ports
+        ]
+        took: list[list[float]] = [[] for _ in ports]
+        for n in range(count):
+            body = json.dumps({"job_id": f"t{n}", "status": "completed", "pad": "x" * 900}).encode()
+            for connection, seen in zip(kept, took, strict=True):
+                began = _CLOCK.monotonic()
+                status = _post(connection, path, body)
+                seen.append(_CLOCK.monotonic() - began)
+                if status != 200:
+                    raise RuntimeError(f"a delivery was answered {status}")
+    return took
+
+
+def _post(connection: http.client.HTTPConnection, path: str, body: bytes) -> int:
+    signature = hmac.new(SECRET.encode(), body, "sha256").hexdigest()
+    connection.request("POST", path, body, {"X-Signature": signature, "Content-Type": "application/json"})
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
 
 
 def config_text(folder: Path, ports: Mapping[str, int], *, app_port: int | None = None, more: str = "") -> str:
