@@ -36,7 +36,7 @@ def growth(plan: Plan) -> Section:
     section = Section("growth", f"A file of {delivery_count:,} deliveries and {job_count:,} jobs against an empty one")
     empty, large = plan.folder / "empty", plan.folder / "large"
     for folder in (empty, large):
-        with processes.sidecar(folder, "receive"):
+        with processes.sidecar(folder, "receive", more=processes.NO_SWEEP_AT_START):
             pass
     began = processes.now()
     pending = job_count - job_count // SETTLED
@@ -102,11 +102,9 @@ def _status_ms(folder: Path) -> list[float]:
 
 
 def _pages(empty: Path, large: Path) -> list[Figure]:
-    """The first page of jobs over the API, asked of one and the other in turn, once what comes with a start is over."""
+    """The first page of jobs over the API, asked of one and the other in turn."""
     taken: list[list[float]] = [[], []]
     with processes.sidecar(empty, "reconcile") as one, processes.sidecar(large, "reconcile") as other:
-        processes.wait_calm(one)
-        processes.wait_calm(other)
         for _ in range(PAGE_LOOKS):
             for product, seen in zip((one, other), taken, strict=True):
                 began = processes.now()

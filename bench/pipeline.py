@@ -60,7 +60,7 @@ def _backlog(plan: Plan) -> record.Flow:
     """Deliveries recorded while nobody reads them, then `holdfast reconcile` from its start. Its sweep over all open
     jobs, which comes with every start, is left out: it is another work than reading."""
     folder, wanted = plan.folder / "backlog", plan.count(12_000, 60_000)
-    with processes.sidecar(folder, "receive", more="[reconcile]\nstartup_sweep = false\n") as product:
+    with processes.sidecar(folder, "receive", more=processes.NO_SWEEP_AT_START) as product:
         open_jobs(folder, "b", wanted)
         processes.load(product.port, HOOK, count=wanted, seconds=120, secret=SECRET, prefix="b")
     with processes.sidecar(folder, "reconcile"):

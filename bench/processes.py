@@ -25,6 +25,8 @@ TOKEN = "bench-path-token"  # noqa: S105 - a fixed token for a listener on loopb
 SECRET = "bench-secret"  # noqa: S105 - as above
 HOOK = f"/in/{SOURCE}/{TOKEN}"
 READY_S = 30.0
+NO_SWEEP_AT_START = "[reconcile]\nstartup_sweep = false\n"
+"""For a configuration: a start does not ask about all open jobs, which is another work than what is measured."""
 _CALM_S = 0.4
 _CALM_LOOKS = 3
 _CLOCK = SystemClock()
