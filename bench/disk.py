@@ -1,29 +1,17 @@
-"""Other disks than the one that is there: a library that makes syncs of the database slower, or stand still."""
+"""Other disks than the one that is there: environments of processes whose syncs of the database are slower, or stand
+still. Without a C compiler they cannot be had: NotMeasured says why.
+"""
 
-import shutil
-import subprocess
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("disk.c")
-NO_COMPILER = "no C compiler (gcc or cc)"
+from faults.shims import compiled
 
 
-def build(folder: Path) -> Path | None:
-    """The library, to be preloaded; None without a compiler."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        return None
-    library = folder / "disk.so"
-    words = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"]
-    done = subprocess.run(words, capture_output=True, check=False)  # noqa: S603 - our own source
-    return library if done.returncode == 0 else None
+def standing_still(folder: Path, control: Path) -> dict[str, str]:
+    """A disk that stands still 2 s of every 4 s, while the control file exists. Raises NotMeasured."""
+    return {"LD_PRELOAD": str(compiled("disk", folder)), "STALL_CONTROL": str(control)}
 
 
-def standing_still(library: Path, control: Path) -> dict[str, str]:
-    """The environment of a process whose disk stands still 2 s of every 4 s, while the control file exists."""
-    return {"LD_PRELOAD": str(library), "STALL_CONTROL": str(control)}
-
-
-def slower(library: Path, sync_ms: float) -> dict[str, str]:
-    """The environment of a process in which each sync of the database takes so much longer."""
-    return {"LD_PRELOAD": str(library), "SYNC_DELAY_US": str(round(sync_ms * 1000))}
+def slower(folder: Path, sync_ms: float) -> dict[str, str]:
+    """A disk that takes so much longer for each sync of the database. Raises NotMeasured."""
+    return {"LD_PRELOAD": str(compiled("disk", folder)), "SYNC_DELAY_US": str(round(sync_ms * 1000))}

@@ -68,6 +68,13 @@ class Plan:
         return max(1, round((full if self.full else short) * self.scale))
 
 
+def ratios_by_part(first: Sequence[float], second: Sequence[float], each: int) -> list[float]:
+    """Of two series that were measured in turn: the ratio of their medians, for every so many values. What drifts
+    within a part drifts in both."""
+    parts = [slice(at, at + each) for at in range(0, len(first), each)]
+    return [statistics.median(first[part]) / statistics.median(second[part]) for part in parts]
+
+
 def at_least(name: str, values: Sequence[float], unit: str, reach: float, note: str = "") -> Figure:
     """The median of some values that should not be less than `reach`."""
     middle = statistics.median(values)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import processes, record
-from bench.figures import Figure, Plan, Section, at_least, at_most, plain, skipped
+from bench.figures import Figure, Plan, Section, at_least, at_most, plain, ratios_by_part, skipped
 from bench.processes import HOOK, SECRET, Process
 
 MIB = 1 << 20
@@ -111,11 +111,9 @@ def activation(plan: Plan) -> Section:
     rounds, each = plan.count(10, 40), 100
     with processes.sidecar(plan.folder / "bound", "receive") as bound, handed_down(plan.folder / "handed") as handed:
         took = processes.post_in_turn((bound.port, handed.port), HOOK, count=rounds * each)
-    parts = [slice(at, at + each) for at in range(0, rounds * each, each)]
-    ratios = [statistics.median(took[0][part]) / statistics.median(took[1][part]) for part in parts]
     note = f"medians of {each} requests each, one after the other"
     section.figures = [
-        at_least("against one we bound, one connection", ratios, "x", 0.98, note),
+        at_least("against one we bound, one connection", ratios_by_part(took[0], took[1], each), "x", 0.98, note),
         plain("half of them take at most", [statistics.median(took[1]) * 1000], "ms"),
     ]
     return section

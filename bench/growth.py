@@ -7,12 +7,11 @@ the product itself uses, over a connection that has just been opened.
 import contextlib
 import http.client
 import json
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 
 from bench import processes, record
-from bench.figures import Figure, Plan, Section, at_least, at_most, plain
+from bench.figures import Figure, Plan, Section, at_least, at_most, plain, ratios_by_part
 from bench.generate import history, open_jobs
 from bench.processes import HOOK, SECRET, SOURCE
 from bench.record import DATABASE
@@ -110,8 +109,7 @@ def _pages(empty: Path, large: Path) -> list[Figure]:
                 began = processes.now()
                 _page(product.port)
                 seen.append((processes.now() - began) * 1000)
-    parts = [slice(at, at + PAGE_PART) for at in range(0, PAGE_LOOKS, PAGE_PART)]
-    ratios = [statistics.median(taken[0][part]) / statistics.median(taken[1][part]) for part in parts]
+    ratios = ratios_by_part(taken[0], taken[1], PAGE_PART)
     return [
         plain("a page of jobs over the API", taken[1], "ms"),
         at_least("a page of jobs", ratios, "x", 0.9, f"medians of {PAGE_PART} each, one after the other"),

@@ -13,6 +13,7 @@ from typing import Any
 from bench import disk, processes, record
 from bench.figures import Figure, Plan, Section, at_least, plain, skipped
 from bench.processes import HOOK, SECRET, Process
+from faults import NotMeasured
 
 CONNECTIONS = 64
 WANTED_OF_EACH = 8.0
@@ -95,10 +96,11 @@ def _with_a_slower_disk(plan: Plan) -> list[Figure]:
     server does for a request, the no-op route itself is not many times a commit per request; so both are measured once
     more where every sync takes as long as on a disk at the other end of a network."""
     name, note = f"against a commit per request, each sync {SLOW_SYNC_MS:g} ms slower", "both with the same delay"
-    library = disk.build(plan.folder)
-    if library is None:
-        return [skipped(name, disk.NO_COMPILER, f"≥ {WANTED_OF_EACH:g}")]
-    folder, seconds, slower = plan.folder / "slower", plan.seconds(2.0, 6.0), disk.slower(library, SLOW_SYNC_MS)
+    folder, seconds = plan.folder / "slower", plan.seconds(2.0, 6.0)
+    try:
+        slower = disk.slower(folder, SLOW_SYNC_MS)
+    except NotMeasured as why:
+        return [skipped(name, str(why), f"≥ {WANTED_OF_EACH:g}")]
     with ExitStack() as stack:
         each = stack.enter_context(processes.yardstick(folder / "each", commit_each=True, environment=slower))
         product = stack.enter_context(processes.sidecar(folder / "product", "receive", environment=slower))

@@ -7,7 +7,6 @@ no harm. A delivery that cannot be decided is quarantined by itself; it never ho
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import structlog
@@ -126,7 +125,7 @@ class Interpreter:
 
     async def _give_up(self, each: Understood, error: Exception) -> None:
         log.error("delivery.not_understood", delivery=each.delivery.id, source=each.delivery.source, exc_info=error)
-        spoiled = replace(each.delivery, verdict=Verdict.QUARANTINED, reason="internal_error")
+        spoiled = each.delivery.with_(verdict=Verdict.QUARANTINED, reason="internal_error")
         await self._store.write(lambda tx: tx.deliveries.decide(spoiled, Verdict.NEW))
 
     # -- reading ------------------------------------------------------------------------------------------------

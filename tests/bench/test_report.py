@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import aftermath
-from bench.figures import Plan, Section, at_least, at_most, skipped
+from bench.figures import Plan, Section, at_least, at_most, ratios_by_part, skipped
 from bench.report import chart, document, table
 
 
@@ -28,6 +28,13 @@ def test_the_document_names_its_command_and_its_machine() -> None:
     assert text.startswith("Measured by `python -m bench --only x` on: processor ")
     assert "| p99 | 3 ms |  | ≤ 10: reached |  |" in text
     assert "line [1, 2.5]" in text
+
+
+def test_a_machine_that_slows_down_changes_no_ratio_of_what_was_measured_in_turn() -> None:
+    """Both sides of a part drift together; one request that met a busy disk decides nothing."""
+    first, second = [1.0, 1.0, 9.0, 4.0, 4.0, 4.0], [2.0, 2.0, 2.0, 8.0, 8.0, 90.0]
+
+    assert ratios_by_part(first, second, 3) == [0.5, 0.5]
 
 
 def test_a_single_value_is_no_chart() -> None:

@@ -108,7 +108,7 @@ def test_prose_is_not_sql() -> None:
         "import datetime\nx = datetime.datetime.now(datetime.UTC)",
         "from datetime import datetime, UTC\nx = datetime.now(UTC)",
         "from time import perf_counter",
-        "import time\ntime.sleep(1)",
+        "import time\nwait = time.sleep",
     ],
 )
 def test_a_planted_clock_is_found(text: str) -> None:
