@@ -3,6 +3,7 @@
 Every bug is a change to the loaded modules of this one process; nothing in the product knows of it.
 """
 
+import asyncio
 import contextlib
 import os
 import sys
@@ -28,11 +29,12 @@ def synchronous(level: str) -> None:
 
 
 def acknowledge_first() -> None:
-    """A delivery is answered when it is queued, not when it is committed."""
+    """A delivery is answered when it has come, and handed to the writer a second later: so long that whoever kills at
+    any moment takes some with him. A commit may be over within a millisecond."""
     submit = store.SqliteStore.submit
 
     def at_once(self: Any, delivery: Any, done: Callable[[Any], object]) -> None:
-        submit(self, delivery, lambda error: None)
+        asyncio.get_running_loop().call_later(1.0, submit, self, delivery, lambda error: None)
         done(None)
 
     store.SqliteStore.submit = at_once  # type: ignore[method-assign]  # that is the bug
